@@ -1,0 +1,56 @@
+# make demo: the whole study on the simulated cohort; make test: all tests; make env: the environment alone.
+# Prerequisites: Python >= 3.11 with venv, a C compiler, make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: demo env test check docs lock clean prerequisites
+.DEFAULT_GOAL := demo
+
+demo: env
+	@echo "== running the demo study (resources/demo) on $$($(BIN)/python -c 'import os; print(os.cpu_count())') cores"
+	@$(BIN)/hccstudy run . --configfile config/config.yaml --cores all
+	@echo "== the report: file://$(CURDIR)/results/report/index.html"
+
+env: $(VENV)/.ready
+
+# Stamped by the lock: a changed lock installs again, an unchanged one does nothing.
+$(VENV)/.ready: requirements.lock envs/uv.txt pyproject.toml | prerequisites
+	@echo "== creating the environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement envs/uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+prerequisites:
+	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON) (Python 3.11 or newer; or: make PYTHON=/path/to/python)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "missing: Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version) (or: make PYTHON=/path/to/python)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: Python's venv (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig; h = os.path.join(sysconfig.get_paths()["include"], "Python.h"); raise SystemExit(not os.path.exists(h))' || { echo "missing: Python's C headers (on Debian and Ubuntu: apt install python3-dev)"; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || { echo "missing: a C compiler (on Debian and Ubuntu: apt install gcc), which pyradiomics is built with"; exit 1; }
+
+test: env
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+	$(BIN)/python -m hccstudy.documents --check
+
+docs: env
+	$(BIN)/python -m hccstudy.documents
+
+# Needs uv: writes the lock anew from pyproject.toml.
+lock: env
+	$(BIN)/uv lock --upgrade
+	$(BIN)/uv export --quiet --format requirements-txt --no-emit-project --no-header --output-file requirements.lock
+
+clean:
+	rm -rf results .snakemake

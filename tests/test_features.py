@@ -1,0 +1,290 @@
+"""Features: IBSI's published values, pyradiomics' own values, and a table in and out."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from hccstudy.cli import main
+from hccstudy.errors import CaseError, StudyError
+from hccstudy.features import extract, load_parameters
+from hccstudy.ibsi import ibsi_tag
+from radiomics.featureextractor import RadiomicsFeatureExtractor
+from scipy.ndimage import gaussian_filter
+
+CLASSES = "featureClass: {shape: , firstorder: , glcm: , glrlm: , glszm: , gldm: , ngtdm: }\n"
+
+# The digital phantom of the IBSI-1 reference manual (section "Digital phantom"), z y x, 2 mm isotropic.
+PHANTOM = [
+    [[1, 4, 4, 1, 1], [1, 4, 6, 1, 1], [4, 1, 6, 4, 1], [4, 4, 6, 4, 1]],
+    [[1, 4, 4, 1, 1], [1, 1, 6, 1, 1], [1, 1, 3, 1, 1], [4, 4, 6, 1, 1]],
+    [[1, 4, 4, 1, 1], [1, 1, 1, 1, 1], [1, 1, 9, 1, 1], [1, 1, 6, 1, 1]],
+    [[1, 4, 4, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 6, 1, 1]],
+]
+OUTSIDE = [(1, 2, 0), (2, 0, 3), (2, 0, 4), (2, 2, 2), (3, 0, 3), (3, 0, 4)]
+
+# Consensus values and tolerances for it (same manual): tag, value, tolerance.
+PUBLISHED = {
+    tag: (float(value), float(tolerance))
+    for tag, value, tolerance in map(
+        str.split,
+        """
+morph_volume 556 4
+morph_vol_approx 592 4
+morph_area_mesh 388 3
+morph_av 0.698 0.004
+morph_sphericity 0.843 0.005
+morph_diam 13.1 0.1
+morph_pca_maj_axis 11.4 0.1
+morph_pca_min_axis 9.31 0.06
+morph_pca_least_axis 8.54 0.05
+morph_pca_elongation 0.816 0.005
+morph_pca_flatness 0.749 0.005
+stat_mean 2.15 0
+stat_var 3.05 0
+stat_skew 1.08 0
+stat_kurt -0.355 0
+stat_median 1 0
+stat_min 1 0
+stat_p10 1 0
+stat_p90 4 0
+stat_max 6 0
+stat_iqr 3 0
+stat_range 5 0
+stat_mad 1.55 0
+stat_rmad 1.11 0
+stat_energy 567 0
+stat_rms 2.77 0
+ih_entropy 1.27 0
+ih_uniformity 0.512 0
+cm_joint_max_3D_avg 0.503 0
+cm_joint_avg_3D_avg 2.14 0
+cm_joint_var_3D_avg 3.1 0
+cm_joint_entr_3D_avg 2.4 0
+cm_diff_avg_3D_avg 1.43 0
+cm_diff_var_3D_avg 3.06 0
+cm_diff_entr_3D_avg 1.56 0
+cm_sum_avg_3D_avg 4.29 0
+cm_sum_var_3D_avg 7.07 0
+cm_sum_entr_3D_avg 1.92 0
+cm_energy_3D_avg 0.303 0
+cm_contrast_3D_avg 5.32 0
+cm_dissimilarity_3D_avg 1.43 0
+cm_inv_diff_3D_avg 0.677 0
+cm_inv_diff_norm_3D_avg 0.851 0
+cm_inv_diff_mom_3D_avg 0.618 0
+cm_inv_diff_mom_norm_3D_avg 0.898 0
+cm_inv_var_3D_avg 0.0604 0
+cm_corr_3D_avg 0.157 0
+cm_auto_corr_3D_avg 5.06 0
+cm_clust_tend_3D_avg 7.07 0
+cm_clust_shade_3D_avg 16.6 0
+cm_clust_prom_3D_avg 145 0
+cm_info_corr1_3D_avg -0.157 0
+cm_info_corr2_3D_avg 0.52 0
+rlm_sre_3D_avg 0.705 0
+rlm_lre_3D_avg 3.06 0
+rlm_lgre_3D_avg 0.603 0
+rlm_hgre_3D_avg 9.7 0
+rlm_srlge_3D_avg 0.352 0
+rlm_srhge_3D_avg 8.54 0
+rlm_lrlge_3D_avg 2.39 0
+rlm_lrhge_3D_avg 17.6 0
+rlm_glnu_3D_avg 21.8 0
+rlm_glnu_norm_3D_avg 0.43 0
+rlm_rlnu_3D_avg 26.9 0
+rlm_rlnu_norm_3D_avg 0.513 0
+rlm_r_perc_3D_avg 0.68 0
+rlm_gl_var_3D_avg 3.46 0
+rlm_rl_var_3D_avg 0.574 0
+rlm_rl_entr_3D_avg 2.43 0
+szm_sze_3D 0.255 0
+szm_lze_3D 550 0
+szm_lgze_3D 0.253 0
+szm_hgze_3D 15.6 0
+szm_szlge_3D 0.0256 0
+szm_szhge_3D 2.76 0
+szm_lzlge_3D 503 0
+szm_lzhge_3D 1490 0
+szm_glnu_3D 1.4 0
+szm_glnu_norm_3D 0.28 0
+szm_zsnu_3D 1 0
+szm_zsnu_norm_3D 0.2 0
+szm_z_perc_3D 0.0676 0
+szm_gl_var_3D 2.64 0
+szm_zs_var_3D 331 0
+szm_zs_entr_3D 2.32 0
+ngt_coarseness_3D 0.0296 0
+ngt_contrast_3D 0.584 0
+ngt_busyness_3D 6.54 0
+ngt_complexity_3D 13.5 0
+ngt_strength_3D 0.763 0
+ngl_lde_3D 0.045 0
+ngl_hde_3D 109 0
+ngl_lgce_3D 0.693 0
+ngl_hgce_3D 7.66 0
+ngl_ldlge_3D 0.00963 0
+ngl_ldhge_3D 0.736 0
+ngl_hdlge_3D 102 0
+ngl_hdhge_3D 235 0
+ngl_glnu_3D 37.9 0
+ngl_dcnu_3D 4.86 0
+ngl_dcnu_norm_3D 0.0657 0
+ngl_gl_var_3D 3.05 0
+ngl_dc_var_3D 22.1 0
+ngl_dc_entr_3D 4.4 0
+""".strip().splitlines(),
+    )
+}
+
+
+@pytest.fixture
+def phantom(tmp_path):
+    image = sitk.GetImageFromArray(np.array(PHANTOM, dtype=np.int16))
+    mask = np.ones((4, 4, 5), dtype=np.uint8)
+    mask[tuple(np.array(OUTSIDE).T)] = 0
+    mask = sitk.GetImageFromArray(mask)
+    for item in (image, mask):
+        item.SetSpacing((2.0, 2.0, 2.0))
+    return image, mask
+
+
+def write_parameters(folder: Path, setting: str, types: str = "{Original: {}}") -> str:
+    path = folder / "parameters.yaml"
+    path.write_text(f"setting: {setting}\nimageType: {types}\n{CLASSES}")
+    return str(path)
+
+
+def within(value: float, reference: float, tolerance: float) -> bool:
+    """IBSI's rule: within the tolerance plus half a unit of the reference's third significant digit."""
+    half = 0.5 * 10 ** (math.floor(math.log10(abs(reference))) - 2) if reference else 0
+    return abs(value - reference) <= tolerance + half
+
+
+def test_published_values_of_the_ibsi_digital_phantom(phantom, tmp_path):
+    image, mask = phantom
+    values = extract(image, {"roi": mask}, write_parameters(tmp_path, "{binWidth: 1}"))["roi"]
+    assert len(PUBLISHED) == 104
+    wrong = {tag: values[f"original_{tag}"] for tag in PUBLISHED if not within(values[f"original_{tag}"], *PUBLISHED[tag])}
+    assert not wrong
+
+
+def test_the_published_values_here_are_those_of_the_reference_table(shared):
+    with (shared / "reference/ibsi/reference_values/ibsi_1_dig_phantom.csv").open() as handle:
+        table = {row["tag"]: row for row in csv.DictReader(handle, delimiter=";")}
+    for tag, (value, tolerance) in PUBLISHED.items():
+        assert (float(table[tag]["reference value"]), float(table[tag]["tolerance"])) == (value, tolerance)
+
+
+def test_the_phantom_here_is_the_published_one(phantom, shared):
+    folder = shared / "reference/ibsi/digital_phantom"
+    for ours, name in zip(phantom, ("image", "mask"), strict=True):
+        published = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{name}.nii.gz")))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(ours), published)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """A textured volume on an oblique, anisotropic grid with two overlapping regions, one at the border."""
+    rng = np.random.default_rng(5)
+    array = (gaussian_filter(rng.normal(size=(14, 34, 38)), 1) * 400 + 60).round().astype(np.int16)
+    z, y, x = np.indices(array.shape)
+    tumor = ((z - 6) / 4) ** 2 + ((y - 16) / 9) ** 2 + ((x - 18) / 8) ** 2 < 1
+    border = (x > 24) & (z < 9)
+    images = [sitk.GetImageFromArray(item) for item in (array, tumor.astype(np.uint8), 3 * border.astype(np.uint8))]
+    angle = np.deg2rad(20)
+    for image in images:
+        image.SetSpacing((1.1, 1.3, 2.5))
+        image.SetOrigin((10.0, -20.0, 5.0))
+        image.SetDirection((np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle), 0, 0, 0, 1))
+    return images
+
+
+FILTERS = "{Original: {}, Wavelet: {}, LoG: {sigma: [2.0, 4.0]}, Gradient: {}, SquareRoot: {}}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "types"),
+    [
+        ("{binWidth: 25}", FILTERS),
+        ("{binWidth: 25, resegmentRange: [-200, 400]}", "{Original: {}}"),
+        ("{binCount: 32, force2D: true}", "{Original: {}, Wavelet: {}}"),
+        ("{binWidth: 25, resampledPixelSpacing: [2, 2, 2], interpolator: sitkBSpline, padDistance: 8}", FILTERS),
+        ("{binWidth: 25, preCrop: true, padDistance: 8}", "{Original: {}, LoG: {sigma: [2.0]}}"),
+        ("{binWidth: 5, normalize: true, normalizeScale: 100}", "{Original: {}}"),
+    ],
+)
+def test_values_are_pyradiomics_own(picture, tmp_path, setting, types):
+    image, tumor, border = picture
+    parameters = write_parameters(tmp_path, setting, types)
+    found = extract(
+        image, {"tumor": tumor, "border": border}, parameters, labels={"border": 3}, names="pyradiomics"
+    )
+    for region, mask, label in (("tumor", tumor, 1), ("border", border, 3)):
+        expected = RadiomicsFeatureExtractor(parameters, additionalInfo=False).execute(image, mask, label=label)
+        assert list(found[region]) == list(expected)
+        assert len(expected) >= 100
+        for name, value in expected.items():
+            assert found[region][name] == pytest.approx(float(value), rel=1e-9, abs=1e-12), name
+
+
+def test_ibsi_names_hide_no_feature_and_invent_none(picture, tmp_path):
+    image, tumor, _ = picture
+    parameters = write_parameters(tmp_path, "{binWidth: 25}", FILTERS)
+    ours = extract(image, {"tumor": tumor}, parameters)["tumor"]
+    theirs = extract(image, {"tumor": tumor}, parameters, names="pyradiomics")["tumor"]
+    image_types = 1 + 8 + 2 + 1 + 1
+    assert len(ours) == len(theirs) + 2 * image_types  # dissimilarity and sum variance under their IBSI tags
+    assert ours["original_stat_kurt"] == theirs["original_firstorder_Kurtosis"] - 3
+    assert ours["wavelet-LLH_cm_contrast_3D_avg"] == theirs["wavelet-LLH_glcm_Contrast"]
+    assert ibsi_tag("firstorder", "TotalEnergy") is None
+
+
+def test_a_region_that_pyradiomics_refuses_says_why_and_spares_the_others(picture, tmp_path):
+    image, tumor, border = picture
+    found = extract(image, {"none": border, "tumor": tumor}, write_parameters(tmp_path, "{binWidth: 25}"))
+    assert isinstance(found["none"], CaseError)
+    assert "abel" in found["none"].detail
+    assert len(found["tumor"]) > 100
+
+
+def test_a_wrong_parameter_file_is_refused_by_name(tmp_path):
+    for content, message in (("setting: {binWidth: -1}", "does not accept"), ("settings: {}", "expected the sections")):
+        path = tmp_path / f"{len(content)}.yaml"
+        path.write_text(content)
+        with pytest.raises(StudyError, match=message):
+            load_parameters(str(path))
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_the_command_gives_one_row_per_row_in_order(picture, tmp_path, monkeypatch, capsys, ending):
+    monkeypatch.chdir(tmp_path)
+    for name, item in zip(("image", "tumor", "border"), picture, strict=True):
+        sitk.WriteImage(item, f"{name}.nii.gz")
+    rows = [
+        ("P2", "border", "image.nii.gz", "border.nii.gz", "3"),
+        ("P1", "tumor", "image.nii.gz", "tumor.nii.gz", ""),
+        ("P3", "tumor", "absent.nii.gz", "tumor.nii.gz", ""),
+        ("P2", "tumor", "image.nii.gz", "tumor.nii.gz", "1"),
+        ("P4", "tumor", "image.nii.gz", "tumor.nii.gz", "7"),
+    ]
+    pd.DataFrame(rows, columns=["patient", "region", "image", "mask", "label"]).to_csv("t.csv", index=False)
+    parameters = write_parameters(tmp_path, "{binWidth: 25}")
+    jobs = ["--jobs", "2"] if ending == "tsv" else []
+    status = main(
+        ["features", "t.csv", "--settings", parameters, "--out", f"o.{ending}", "--names", "pyradiomics", *jobs]
+    )
+    read = {"csv": pd.read_csv, "tsv": lambda p: pd.read_csv(p, sep="\t"), "parquet": pd.read_parquet}[ending]
+    found = read(f"o.{ending}")
+    assert list(zip(found["patient"], found["region"], strict=True)) == [row[:2] for row in rows]
+    assert found["original_firstorder_Mean"].notna().tolist() == [True, True, False, True, False]
+    assert found["original_glcm_Contrast"][1] == found["original_glcm_Contrast"][3]
+    assert status == 1
+    errors = capsys.readouterr().err
+    assert "t.csv row 4 (P3, tumor): unreadable image" in errors
+    assert "t.csv row 6 (P4, tumor)" in errors

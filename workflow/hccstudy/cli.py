@@ -1,0 +1,201 @@
+"""The command line: a friendly door to the workflow and to single functions of the library."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hccstudy import __version__
+from hccstudy.errors import StudyError
+
+STUDY_FILE = "config.yaml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; a StudyError is one clear message and exit status 1."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command is not run_study:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = [item for item in rest if item != "--"]
+    try:
+        return int(options.command(options) or 0)
+    except StudyError as error:
+        print(f"hccstudy: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hccstudy", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"hccstudy {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    init = commands.add_parser("init", help="write a commented study folder")
+    init.add_argument("folder", help="new folder")
+    init.add_argument("--study", help="start from a ready-made study of config/studies")
+    init.set_defaults(command=init_study)
+
+    check = commands.add_parser("check", help="validate a study in seconds and say everything that is wrong")
+    run = commands.add_parser("run", help="run a study; further arguments go to Snakemake")
+    for command in (check, run):
+        command.add_argument("folder", nargs="?", default=".", help="study folder (default: here)")
+        command.add_argument("--study", help="a ready-made study of config/studies")
+        command.add_argument(
+            "--configfile", help="configuration (default: config.yaml of the study folder, else the demo)"
+        )
+    check.set_defaults(command=check_command)
+    run.add_argument("--cores", "-c", default="all", help="cores to use (default: all)")
+    run.add_argument("--profile", default="local", help="local, slurm, or the path of a Snakemake profile")
+    run.add_argument("--dry-run", "-n", action="store_true", help="show what would run")
+    run.add_argument(
+        "--target", "-t", action="append", default=[], help="features, figures, report or a file"
+    )
+    run.set_defaults(command=run_study)
+
+    simulate = commands.add_parser("simulate", help="make the simulated demo cohort with its known truth")
+    simulate.add_argument("folder", help="where to write it")
+    simulate.add_argument("--patients", type=int, default=120)
+    simulate.add_argument("--seed", type=int, default=20260101)
+    simulate.set_defaults(command=simulate_command)
+
+    features = commands.add_parser("features", help="extract features outside a study")
+    features.add_argument(
+        "table", help="CSV or TSV with the columns patient, region, image, mask and optionally label"
+    )
+    features.add_argument("--settings", required=True, help="native pyradiomics parameter file")
+    features.add_argument("--out", required=True, help="table to write (.csv, .tsv or .parquet)")
+    features.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    features.add_argument(
+        "--names", choices=("ibsi", "pyradiomics"), default="ibsi", help="names of the features"
+    )
+    features.set_defaults(command=features_command)
+    return parser
+
+
+def _study_config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """The validated configuration of the chosen study, and its file for Snakemake. Changes into the study folder."""
+    from hccstudy.config import load_config, read_yaml, study_file
+
+    folder = Path(options.folder)
+    if not folder.is_dir():
+        raise StudyError(f"{folder}: no such folder; `hccstudy init {folder}` makes a study")
+    file = Path(options.configfile).resolve() if options.configfile else None
+    if options.study:
+        if file:
+            raise StudyError("both --study and --configfile; expected one of them")
+        file = study_file(options.study)
+    os.chdir(folder)
+    if file is None and Path(STUDY_FILE).is_file():
+        file = Path(STUDY_FILE).resolve()
+    if file is None and not Path("config/config.yaml").is_file():
+        raise StudyError(
+            f"{folder}: holds no {STUDY_FILE}; expected a study folder (`hccstudy init`) or --configfile"
+        )
+    overlay = read_yaml(file) if file else {}
+    return load_config(overlay, name=str(file or "config/config.yaml")), [str(file)] if file else []
+
+
+def init_study(options: argparse.Namespace) -> None:
+    from hccstudy.config import BASE, REPOSITORY, study_file
+
+    folder = Path(options.folder)
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise StudyError(f"{folder}: is there already and not empty; expected a new folder")
+    template = REPOSITORY / "resources" / "template"
+    source = study_file(options.study) if options.study else template / STUDY_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, folder / STUDY_FILE)
+    for name in ("patients.tsv", "images.tsv"):
+        shutil.copyfile(template / name, folder / name)
+    shutil.copytree(REPOSITORY / "config" / "pyradiomics", folder / "config" / "pyradiomics")
+    print(
+        f"{folder}/{STUDY_FILE}    what the study is: edit it first (every key: {BASE.parent / 'README.md'})\n"
+        f"{folder}/patients.tsv   one row a patient: replace the example rows\n"
+        f"{folder}/images.tsv     one row a series and reader: replace the example rows\n"
+        f"then: hccstudy check {folder}  and  hccstudy run {folder}"
+    )
+
+
+def check_command(options: argparse.Namespace) -> None:
+    from hccstudy.cohort import check_study
+    from hccstudy.features import load_parameters
+    from hccstudy.tables import read_text_table
+
+    started = time.monotonic()
+    config, _ = _study_config(options)
+    for rules in config["series"].values():
+        load_parameters(rules["parameters"])
+    for note in check_study(config):
+        print(f"note: {note}")
+    patients = len(read_text_table(config["cohort"]["patients"]))
+    images = len(read_text_table(config["cohort"]["images"]))
+    seconds = time.monotonic() - started
+    print(f"no problem found: {patients} patients, {images} rows of images ({seconds:.1f} s)")
+
+
+def run_study(options: argparse.Namespace) -> None:
+    """Replace this process by Snakemake, so that whoever stops one stops the other."""
+    from hccstudy.config import REPOSITORY
+
+    _, files = _study_config(options)
+    _take_lock()
+    profiles = REPOSITORY / "config" / "profiles"
+    known = profiles / options.profile
+    profile = known if (known / "config.yaml").is_file() else Path(options.profile)
+    if not (profile / "config.yaml").is_file():
+        names = ", ".join(sorted(item.name for item in profiles.iterdir()))
+        raise StudyError(
+            f"no profile {options.profile!r}; expected one of {names}, or a folder with a config.yaml"
+        )
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command += ["--cores", str(options.cores), "--workflow-profile", str(profile)]
+    if files:
+        command += ["--configfile", *files]
+    if options.dry_run:
+        command.append("--dry-run")
+    command += [*options.rest, *(["--", *options.target] if options.target else [])]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+def _take_lock() -> None:
+    """One run at a time in a study folder; a lock that a killed run left in Snakemake's folder is taken away.
+
+    The kernel drops the lock of a process that is gone, so whoever gets it knows that no run is alive.
+    """
+    Path("results").mkdir(exist_ok=True)
+    handle = os.open("results/.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StudyError(
+            f"{Path.cwd()}: a run is going on here; wait for it, or stop it, and run again"
+        ) from None
+    os.set_inheritable(handle, True)  # Snakemake keeps it
+    shutil.rmtree(".snakemake/locks", ignore_errors=True)
+
+
+def simulate_command(options: argparse.Namespace) -> None:
+    from hccstudy.simulate import simulate_study
+
+    simulate_study(options.folder, options.patients, options.seed)
+    print(
+        f"{options.folder}: {options.patients} simulated patients; README.md says how, truth.tsv what is true of each"
+    )
+
+
+def features_command(options: argparse.Namespace) -> int:
+    from hccstudy.extraction import extract_table
+
+    failed = extract_table(
+        options.table, settings=options.settings, out=options.out, jobs=options.jobs, names=options.names
+    )
+    for line in failed:
+        print(f"hccstudy: {line}", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,452 @@
+"""The cohort: patients and images tables read, checked across rows, split by the role of their centers."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hccstudy import ledger as ledgers
+from hccstudy.config import Config, outcome_columns, schema
+from hccstudy.errors import Problems, StudyError
+from hccstudy.tables import read_text_table, write_table
+
+IMAGE_COLUMNS = [
+    "timepoint",
+    "series",
+    "reader",
+    "image",
+    "mask",
+    "label",
+    "series_uid",
+    "liver_mask",
+    "lesions_mask",
+]
+PATHS = ["image", "mask", "liver_mask", "lesions_mask"]
+
+
+@dataclass
+class Cohort:
+    """`patients`: one typed row a patient (columns patient, center, index_date, clinical variables, outcomes), index =
+    row in the file. `images`: text rows, index = row in the file. `notes`: what a person should know before a run."""
+
+    patients: pd.DataFrame
+    images: pd.DataFrame
+    notes: list[str]
+
+    def cases(self, patients: list[str]) -> list[dict[str, Any]]:
+        """What the imports stage gets for `patients`: their rows, and a stamp of each file so that a changed file is
+        noticed (size and time of change; the stage itself goes by content)."""
+        chosen = self.patients.set_index("patient").loc[patients]
+        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row, values in zip(self.images.index, self.images.to_dict("records"), strict=True):
+            rows[values["patient"]].append({"row": int(row)} | {key: values[key] for key in IMAGE_COLUMNS})
+        return [
+            {
+                "patient": patient,
+                "center": str(chosen.loc[patient, "center"]),
+                "index_date": str(chosen.loc[patient, "index_date"]),
+                "images": rows[patient],
+            }
+            for patient in patients
+        ]
+
+
+def stamp(path: str) -> str:
+    """Size and time of change of a file (for a folder: number of entries and its own time), "" where it is missing."""
+    try:
+        found = Path(path).stat()
+        size = sum(1 for _ in Path(path).iterdir()) if Path(path).is_dir() else found.st_size
+    except OSError:
+        return ""
+    return f"{size}-{found.st_mtime_ns}"
+
+
+def read_cohort(config: Config) -> Cohort:
+    """Read and check both tables in seconds, without opening an image.
+
+    Raises StudyError with every problem in them at once.
+    """
+    problems = Problems()
+    notes: list[str] = []
+    patients = _read_patients(config, problems)
+    images = _read_images(config, patients, problems)
+    if not len(problems):
+        _check_centers(config, patients, problems, notes)
+        _check_predictors(config, patients, problems)
+        without = sorted(set(patients["patient"]) - set(images["patient"]))
+        if without:
+            notes.append(
+                f"{len(without)} patients have no row in {config['cohort']['images']}: {_some(without)}"
+            )
+    problems.raise_if_any()
+    return Cohort(patients, images, notes)
+
+
+def perturbed_patients(patients: pd.DataFrame, config: Config) -> list[str]:
+    """The development patients whose masks are perturbed: at most `stability.patients`, the same for the same seed.
+
+    The order is that of a hash, so that a new patient replaces at most one.
+    """
+    if config["stability"]["method"] != "perturbation":
+        return []
+    inside = patients["center"].isin(config["cohort"]["centers"]["development"])
+    seed = config["study"]["seed"]
+    ranked = sorted(
+        patients.loc[inside, "patient"], key=lambda p: hashlib.sha256(f"{seed} {p}".encode()).hexdigest()
+    )
+    return sorted(ranked[: config["stability"]["patients"]])
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _read_patients(config: Config, problems: Problems) -> pd.DataFrame:
+    file = config["cohort"]["patients"]
+    raw = read_text_table(file)
+    center_column = config["cohort"]["centers"]["column"]
+    wanted = [
+        "patient",
+        center_column,
+        *config["cohort"]["columns"],
+        *(c for _, c in outcome_columns(config)),
+    ]
+    for column in dict.fromkeys(wanted):
+        if column not in raw.columns:
+            problems.add(
+                file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}"
+            )
+            raw[column] = ""
+    raw["center"] = raw[center_column]
+    raw["index_date"] = raw.get("index_date", "")
+    who = raw["patient"].to_dict()
+    _check_ids(raw["patient"], file, problems)
+    roles = config["cohort"]["centers"]["development"] + config["cohort"]["centers"]["external"]
+    for row, center in raw["center"].items():
+        if center not in roles:
+            known = f"one of {', '.join(roles)} (cohort.centers)"
+            problems.add(
+                file, repr(center) if center else "empty", known, row=row, who=who[row], column=center_column
+            )
+    for row, text in raw["index_date"].items():
+        if text and not _is_date(text):
+            problems.add(file, repr(text), "a date YYYY-MM-DD", row=row, who=who[row], column="index_date")
+    typed = raw[["patient", "center", "index_date"]].copy()
+    for column, rules in config["cohort"]["columns"].items():
+        typed[column] = _typed(raw[column], rules, file, who, problems)
+    for rules in config["endpoints"].values():
+        for column, kind in _outcome_rules(rules).items():
+            typed[column] = _typed(raw[column], kind, file, who, problems)
+        if rules["type"] == "survival":
+            _check_survival_pair(raw, rules, file, who, problems)
+    return typed
+
+
+def _outcome_rules(rules: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if rules["type"] == "survival":
+        return {rules["time"]: {"type": "time"}, rules["event"]: {"type": "event"}}
+    if rules["type"] == "binary":
+        return {rules["column"]: {"type": "event"}}
+    return {rules["column"]: {"type": "category", "levels": rules["levels"]}}
+
+
+def _typed(
+    texts: pd.Series, rules: dict[str, Any], file: str, who: dict[Any, str], problems: Problems
+) -> pd.Series:
+    """A text column as numbers (missing: NaN) or categories (missing: None), each wrong cell a problem."""
+    values: list[Any] = []
+    for row, text in texts.items():
+        value, expected = _cell(text, rules)
+        if expected:
+            problems.add(file, repr(text), expected, row=int(str(row)), who=who[row], column=str(texts.name))
+        values.append(value)
+    dtype = object if rules["type"] == "category" else float
+    return pd.Series(values, index=texts.index, dtype=dtype)
+
+
+def _cell(text: str, rules: dict[str, Any]) -> tuple[Any, str]:
+    """(value, what was expected); the second is "" where the cell is right."""
+    if rules["type"] == "category":
+        if text == "" or text in rules["levels"]:
+            return text or None, ""
+        return None, f"one of {', '.join(rules['levels'])}, or empty"
+    if text == "":
+        return math.nan, ""
+    try:
+        number = float(text)
+    except ValueError:
+        hint = " (a decimal point, not a comma)" if re.fullmatch(r"-?\d+,\d+", text) else ""
+        return math.nan, f"a number{hint}"
+    if not math.isfinite(number):
+        return math.nan, "a finite number"
+    if rules["type"] == "event" and number not in (0, 1):
+        return math.nan, "0 (no event) or 1 (event)"
+    if rules["type"] == "time" and number <= 0:
+        return math.nan, "> 0"
+    low, high = rules.get("range", (-math.inf, math.inf))
+    if not low <= number <= high:
+        return math.nan, f"{low} to {high}{' ' + rules['unit'] if rules.get('unit') else ''}"
+    return number, ""
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _check_ids(ids: pd.Series, file: str, problems: Problems) -> None:
+    rules = schema("patients")["properties"]["patient"]
+    first: dict[str, Any] = {}
+    for row, patient in ids.items():
+        key = patient.casefold()  # some file systems do not tell a from A
+        if not patient:
+            problems.add(file, "empty", "an id", row=row, column="patient")
+        elif not re.fullmatch(rules["pattern"].strip("^$"), patient):
+            problems.add(file, repr(patient), rules["description"], row=row, column="patient")
+        elif key in first:
+            problems.add(
+                file,
+                f"the id of row {first[key]} too",
+                "every id once",
+                row=row,
+                who=patient,
+                column="patient",
+            )
+        first.setdefault(key, row)
+
+
+def _check_survival_pair(
+    raw: pd.DataFrame, rules: dict[str, Any], file: str, who: dict[Any, str], problems: Problems
+) -> None:
+    for row in raw.index:
+        time, event = raw.loc[row, rules["time"]], raw.loc[row, rules["event"]]
+        if bool(time) != bool(event):
+            empty, there = (rules["event"], rules["time"]) if time else (rules["time"], rules["event"])
+            expected = "both or neither"
+            problems.add(
+                file, f"empty while {there} is {time or event}", expected, row=row, who=who[row], column=empty
+            )
+
+
+def _read_images(config: Config, patients: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    file = config["cohort"]["images"]
+    raw = read_text_table(file)
+    rules = schema("images")
+    for column in raw.columns:
+        if column not in rules["properties"]:
+            problems.add(file, f"unknown column {column!r}", f"only {', '.join(rules['properties'])}")
+    for column in rules["properties"]:
+        if column not in raw.columns:
+            if column in rules["required"]:
+                problems.add(
+                    file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}"
+                )
+            raw[column] = ""
+    raw.loc[raw["timepoint"] == "", "timepoint"] = "baseline"
+    ids = set(patients["patient"])
+    known = {(rule["timepoint"], name) for name, rule in config["series"].items()}
+    seen: dict[tuple[str, ...], Any] = {}
+    for row, values in zip(raw.index, raw.to_dict("records"), strict=True):
+        patient = values["patient"]
+        if patient not in ids:
+            expected = f"a patient of {config['cohort']['patients']}"
+            problems.add(file, repr(patient) if patient else "empty", expected, row=row, column="patient")
+        for column in ("image", "mask"):
+            if not values[column]:
+                problems.add(file, "empty", "a path", row=row, who=patient, column=column)
+        key = (patient, values["timepoint"], values["series"], values["reader"])
+        if key in seen:
+            what = f"the same timepoint, series and reader as row {seen[key]}"
+            problems.add(file, what, "one row a series and reader", row=row, who=patient)
+        seen.setdefault(key, row)
+    series = set(zip(raw["timepoint"], raw["series"], strict=True))
+    if known and not known & series and len(raw):
+        found = ", ".join(sorted({f"{name} ({time})" for time, name in series}))
+        expected = ", ".join(sorted(f"{name} ({time})" for time, name in known))
+        problems.add(file, f"only series {found}", f"at least one series of the configuration: {expected}")
+    return raw
+
+
+def _check_centers(config: Config, patients: pd.DataFrame, problems: Problems, notes: list[str]) -> None:
+    """Small centers and endpoints without variation: what no model survives is a problem, the rest a note."""
+    file, minimum = config["cohort"]["patients"], config["cohort"]["minimum_patients"]
+    centers = config["cohort"]["centers"]
+    for role in ("development", "external"):
+        for center in centers[role]:
+            count = int((patients["center"] == center).sum())
+            if count == 0:
+                problems.add(
+                    file, f"no patient of center {center}", f"at least {minimum} (cohort.centers.{role})"
+                )
+            elif role == "development" and config["harmonize"]["method"] == "combat" and count < 10:
+                expected = "at least 10 for ComBat, or harmonize: {method: none}"
+                problems.add(file, f"{count} patients of development center {center}", expected)
+            elif count < minimum:
+                notes.append(
+                    f"center {center} has {count} patients, fewer than {minimum} (cohort.minimum_patients)"
+                )
+    if config["harmonize"]["method"] == "combat" and len(centers["development"]) < 2:
+        problems.add(
+            "configuration", "one development center", "two or more for ComBat, or harmonize: {method: none}"
+        )
+    for endpoint, rules in config["endpoints"].items():
+        column = rules["event"] if rules["type"] == "survival" else rules["column"]
+        for center in centers["development"] + centers["external"]:
+            values = patients.loc[patients["center"] == center, column].dropna()
+            if len(values) and values.nunique() < 2:
+                notes.append(
+                    f"endpoint {endpoint}: center {center} has one outcome only ({column} = {values.iloc[0]})"
+                )
+        values = patients.loc[patients["center"].isin(centers["development"]), column].dropna()
+        if values.nunique() < 2:
+            found = f"{len(values)} development patients with {values.nunique()} different {column}"
+            problems.add(file, found, f"two or more outcomes to learn endpoint {endpoint} from")
+        if rules["type"] == "survival":
+            longest = patients.loc[patients["center"].isin(centers["development"]), rules["time"]].max()
+            for horizon in rules["horizons"]:
+                if not horizon < longest:
+                    found = f"horizon {horizon} of endpoint {endpoint}"
+                    problems.add(
+                        "configuration", found, f"below the longest development follow-up, {longest}"
+                    )
+
+
+def _check_predictors(config: Config, patients: pd.DataFrame, problems: Problems) -> None:
+    """A predictor that orders patients just as an outcome does is the outcome under another name."""
+    for predictor in config["predictors"]["clinical"]:
+        values = _codes(patients[predictor])
+        if values.notna().sum() == 0:
+            found = "empty in every row"
+            problems.add(config["cohort"]["patients"], found, "some values", column=f"predictor {predictor}")
+        for endpoint, column in outcome_columns(config):
+            both = pd.DataFrame({"predictor": values, "outcome": _codes(patients[column])}).dropna()
+            if len(both) >= 20 and _mirrors(both["predictor"].to_numpy(), both["outcome"].to_numpy()):
+                found = f"tells {column} of endpoint {endpoint} without a mistake in {len(both)} patients"
+                expected = "a variable known before the outcome, not the outcome itself"
+                problems.add(config["cohort"]["patients"], found, expected, column=f"predictor {predictor}")
+
+
+def _codes(values: pd.Series) -> pd.Series:
+    if values.dtype != object:
+        return values
+    codes = pd.Series(pd.factorize(values, sort=True)[0], index=values.index, dtype=float)
+    return codes.where(codes >= 0)
+
+
+def _mirrors(predictor: np.ndarray, outcome: np.ndarray) -> bool:
+    levels = np.unique(outcome)
+    if len(levels) < 2:
+        return False
+    if len(levels) > 10:  # a time
+        correlation = abs(np.corrcoef(pd.Series(predictor).rank(), pd.Series(outcome).rank())[0, 1])
+        return bool(correlation > 0.99)
+    spans = sorted((predictor[outcome == level].min(), predictor[outcome == level].max()) for level in levels)
+    return all(low[1] < high[0] for low, high in zip(spans, spans[1:], strict=False))
+
+
+def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
+    """What needs the image files: missing ones (notes: these patients will fail and the study goes on) and the same
+    content under two patients or series (a problem: nobody can know which is right)."""
+    problems, notes = Problems(), []
+    file = config["cohort"]["images"]
+    sizes: dict[int, list[tuple[Any, dict[str, str]]]] = defaultdict(list)
+    for row, values in zip(cohort.images.index, cohort.images.to_dict("records"), strict=True):
+        for column in PATHS:
+            if values[column] and not Path(values[column]).exists():
+                text = f"{file} row {row} ({values['patient']}): {column} {values[column]} is missing"
+                notes.append(f"{text}; this patient will fail and the study goes on")
+        path = Path(values["image"])
+        if path.is_file():
+            sizes[path.stat().st_size].append((row, values))
+        elif path.is_dir():
+            sizes[sum(item.stat().st_size for item in path.rglob("*") if item.is_file())].append(
+                (row, values)
+            )
+    for alike in sizes.values():
+        if (
+            len({values["image"] for _, values in alike}) < 2
+            and len({values["patient"] for _, values in alike}) < 2
+        ):
+            continue  # several readers or series share one path
+        first: dict[str, tuple[Any, dict[str, str]]] = {}
+        for row, values in alike:
+            earlier_row, earlier = first.setdefault(_content(Path(values["image"])), (row, values))
+            same = [values[key] == earlier[key] for key in ("patient", "series", "timepoint")]
+            uid = values["series_uid"] == earlier["series_uid"] and values["patient"] == earlier["patient"]
+            if not all(same) and (uid or not same[0]):
+                who = f"{earlier['patient']} {earlier['series']} ({earlier['timepoint']})"
+                found = f"the same image as row {earlier_row} ({who})"
+                problems.add(
+                    file, found, "an image of its own", row=row, who=values["patient"], column="image"
+                )
+    return problems, notes
+
+
+def _content(path: Path) -> str:
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    total = hashlib.sha256()
+    for item in files:
+        with item.open("rb") as handle:
+            total.update(hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()
+
+
+def split_cohort(
+    *,
+    settings: Config,
+    development: str,
+    external: str,
+    external_outcomes: str,
+    outcomes: str,
+    ledger: str,
+    **tables: Any,
+) -> None:
+    """Write the cohort by role: development patients with outcomes; external patients without; their outcomes apart,
+    for the validation alone. `outcomes` lists who has which endpoint. `settings` is the whole configuration; `tables`
+    are the files whose change makes the rule run again."""
+    cohort = read_cohort(settings)
+    problems, _ = check_files(cohort, settings)
+    problems.raise_if_any()
+    patients = cohort.patients.sort_values("patient")
+    columns = list(dict.fromkeys(column for _, column in outcome_columns(settings)))
+    clinical = ["patient", "center", *settings["cohort"]["columns"]]
+    inside = patients["center"].isin(settings["cohort"]["centers"]["development"])
+    write_table(patients.loc[inside, [*clinical, *columns]], development)
+    write_table(patients.loc[~inside, clinical], external)
+    write_table(patients.loc[~inside, ["patient", "center", *columns]], external_outcomes)
+    known = {}
+    for endpoint, rules in settings["endpoints"].items():
+        column = rules["time"] if rules["type"] == "survival" else rules["column"]
+        known[endpoint] = patients[column].notna().map({True: "known", False: "missing"})
+    write_table(
+        pd.DataFrame({"patient": patients["patient"], "center": patients["center"]} | known), outcomes
+    )
+    lines = [ledgers.entry(row.patient, row.center, "cohort") for row in patients.itertuples()]
+    ledgers.write_ledger(lines, ledger)
+
+
+def check_study(config: Config) -> list[str]:
+    """Everything that can be known in seconds; returns notes, raises StudyError with all problems."""
+    cohort = read_cohort(config)
+    problems, notes = check_files(cohort, config)
+    problems.raise_if_any()
+    roles = config["cohort"]["centers"]
+    counts = {
+        role: int(cohort.patients["center"].isin(roles[role]).sum()) for role in ("development", "external")
+    }
+    if counts["external"] == 0:
+        notes.append("no external center: nothing in this study will be external validation")
+    if not len(cohort.images):
+        raise StudyError(f"{config['cohort']['images']}: no row; expected one row a series and reader")
+    return cohort.notes + notes

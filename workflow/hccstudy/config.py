@@ -1,0 +1,221 @@
+"""The configuration: layered, and validated against its closed schema.
+
+A study's file is laid over `config/config.yaml`. Sections merge key by key; a map with names of the user's own
+(columns, endpoints, series, rings, models) is replaced whole, so that nothing of the demo leaks into another study.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from hccstudy.errors import Problems, StudyError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMAS = REPOSITORY / "workflow" / "schemas"
+BASE = REPOSITORY / "config" / "config.yaml"
+STUDIES = REPOSITORY / "config" / "studies"
+
+Config = dict[str, Any]
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    """A schema of workflow/schemas: "config", "patients" or "images"."""
+    return dict(yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8")))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not a silent overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise yaml.YAMLError(f"key {key!r} stands twice in the section that begins in line {line}")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> Config:
+    """A YAML file that holds a map; StudyError says what is wrong with it."""
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+    except OSError as error:
+        raise StudyError(f"{path}: {error.strerror}; expected a study's configuration (YAML)") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StudyError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise StudyError(
+            f"{path}: found {type(content).__name__}; expected sections such as study: and cohort:"
+        )
+    return content
+
+
+def layer(
+    base: Mapping[str, Any], overlay: Mapping[str, Any], rules: Mapping[str, Any] | None = None
+) -> Config:
+    """`overlay` over `base`: objects with fixed keys merge, maps with free names and plain values are replaced."""
+    rules = schema("config") if rules is None else rules
+    merged = deepcopy(dict(base))
+    for key, value in overlay.items():
+        inner = rules.get("properties", {}).get(key, {})
+        mergeable = (
+            "properties" in inner and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        )
+        merged[key] = layer(merged[key], value, inner) if mergeable else deepcopy(value)
+    return merged
+
+
+def load_config(overlay: Mapping[str, Any] | None = None, *, name: str = "config/config.yaml") -> Config:
+    """The whole, validated configuration of a study: the reference file with `overlay` over it.
+
+    Raises StudyError with every problem at once; `name` is the file that messages name.
+    """
+    config = layer(read_yaml(BASE), overlay or {})
+    problems = Problems()
+    for error in Draft202012Validator(schema("config")).iter_errors(config):
+        _explain(error, name, problems)
+    if not len(problems):
+        _check_references(config, name, problems)
+    problems.raise_if_any()
+    return _with_defaults(config)
+
+
+def _explain(error: Any, name: str, problems: Problems) -> None:
+    place = ".".join(str(part) for part in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        for key in sorted(set(error.instance) - set(known)):
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"{near[0]} (did you mean it?)" if near else "one of " + ", ".join(known)
+            problems.add(name, f"unknown key {key!r} in {place}", hint)
+    elif error.validator == "required":
+        missing = sorted(set(error.validator_value) - set(error.instance))
+        problems.add(name, f"{place} lacks {', '.join(missing)}", "every required key")
+    else:
+        expected = error.schema.get("description") or f"{error.validator} {error.validator_value}"
+        problems.add(
+            name,
+            f"{error.instance!r}",
+            f"{error.validator} {error.validator_value} ({expected})",
+            column=place,
+        )
+
+
+def _check_references(config: Config, name: str, problems: Problems) -> None:
+    """What a schema cannot say: names that refer to other names."""
+    columns = config["cohort"]["columns"]
+    outcomes = {column: endpoint for endpoint, column in outcome_columns(config)}
+    for predictor in config["predictors"]["clinical"]:
+        if predictor in outcomes:
+            place = f"the outcome column of endpoint {outcomes[predictor]}"
+            problems.add(name, place, "a variable known before the outcome", column=f"predictor {predictor}")
+        elif predictor not in columns:
+            problems.add(
+                name, "not in cohort.columns", f"one of {', '.join(columns)}", column=f"predictor {predictor}"
+            )
+    for column, rules in columns.items():
+        if column in outcomes:
+            place = f"also the outcome of endpoint {outcomes[column]}"
+            problems.add(name, place, "outcomes only under endpoints", column=f"cohort.columns.{column}")
+        if rules["type"] == "category" and "levels" not in rules:
+            problems.add(
+                name, "a category without levels", "levels: [...]", column=f"cohort.columns.{column}"
+            )
+        if rules.get("log") and not rules.get("range", [0])[0] > 0:
+            problems.add(
+                name,
+                "log with a range that is not above 0",
+                "range: [> 0, ...]",
+                column=f"cohort.columns.{column}",
+            )
+    centers = config["cohort"]["centers"]
+    for center in sorted(set(centers["development"]) & set(centers["external"])):
+        problems.add(
+            name,
+            f"{center} is both development and external",
+            "one role for a center",
+            column="cohort.centers",
+        )
+    for model, rules in config["models"].items():
+        for endpoint in rules.get("endpoints", []):
+            if endpoint not in config["endpoints"]:
+                known = ", ".join(config["endpoints"])
+                problems.add(
+                    name, f"endpoint {endpoint!r}", f"one of {known}", column=f"models.{model}.endpoints"
+                )
+        if rules["predictors"] != "radiomics" and not config["predictors"]["clinical"]:
+            problems.add(
+                name, "empty", "at least one column for clinical models", column="predictors.clinical"
+            )
+    for series, rules in config["series"].items():
+        if rules.get("normalization") == "nyul" and not rules.get("landmarks"):
+            problems.add(
+                name,
+                "missing",
+                "a landmarks file for normalization: nyul",
+                column=f"series.{series}.landmarks",
+            )
+        if rules["modality"] == "CT" and rules.get("normalization", "none") != "none":
+            problems.add(
+                name,
+                rules["normalization"],
+                "none for CT (Hounsfield units)",
+                column=f"series.{series}.normalization",
+            )
+    for ring, (inner, outer) in config["regions"]["rings"].items():
+        if inner >= outer:
+            problems.add(name, f"[{inner}, {outer}]", "inner < outer", column=f"regions.rings.{ring}")
+        if outer + 10 > config["preprocess"]["margin_mm"]:
+            margin = f"at most preprocess.margin_mm - 10 = {config['preprocess']['margin_mm'] - 10}"
+            problems.add(name, f"{outer} mm", margin, column=f"regions.rings.{ring}")
+
+
+def _with_defaults(config: Config) -> Config:
+    """Optional keys filled in, so that no stage has to know a default."""
+    series = {
+        "timepoint": "baseline",
+        "required": True,
+        "description": "",
+        "interpolator": "bspline",
+        "window": None,
+        "bias_correction": False,
+        "normalization": "none",
+        "normalization_region": "body",
+        "landmarks": None,
+        "resegment_range": None,
+        "resegment_sigma": None,
+    }
+    config["cohort"]["centers"].setdefault("column", "center")
+    config["series"] = {name: series | rules for name, rules in config["series"].items()}
+    for rules in config["models"].values():
+        rules.setdefault("select", 20 if rules["estimator"] in {"forest", "boosting"} else None)
+        rules.setdefault("endpoints", list(config["endpoints"]))
+    for column, rules in config["cohort"]["columns"].items():
+        rules.setdefault("label", column)
+        rules.setdefault("log", False)
+    return config
+
+
+def outcome_columns(config: Config) -> Iterator[tuple[str, str]]:
+    """(endpoint, column) for every column that holds an outcome."""
+    for endpoint, rules in config["endpoints"].items():
+        for key in ("time", "event") if rules["type"] == "survival" else ("column",):
+            yield endpoint, rules[key]
+
+
+def study_file(name: str) -> Path:
+    """The configuration file of a ready-made study (config/studies/<name>.yaml)."""
+    path = STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(item.stem for item in STUDIES.glob("*.yaml")))
+        raise StudyError(f"no study {name!r} in config/studies; expected one of {known}")
+    return path

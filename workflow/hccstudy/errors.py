@@ -1,0 +1,77 @@
+"""What can go wrong, said so that a person can mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+class StudyError(Exception):
+    """The study cannot go on as it stands; the message says what was found, what was expected and where."""
+
+
+class CaseError(StudyError):
+    """One patient cannot go on; the study does.
+
+    `reason` is a short category that the flow diagram counts ("empty mask"), `detail` the whole story for the
+    ledger. `excluded=True` means that a rule of the study leaves the patient out; the default is that something
+    failed.
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, excluded: bool = False) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+        self.excluded = excluded
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a user's file."""
+
+    file: str
+    found: str
+    expected: str
+    row: int | None = None
+    who: str = ""
+    column: str = ""
+
+    def __str__(self) -> str:
+        where = self.file
+        if self.row is not None:
+            where += f" row {self.row}"
+        if self.who:
+            where += f" ({self.who})"
+        subject = f"{self.column} is {self.found}" if self.column else self.found
+        return f"{where}: {subject}; expected {self.expected}"
+
+
+@dataclass
+class Problems:
+    """Collects every problem, so that a person sees all of them at once."""
+
+    items: list[Problem] = field(default_factory=list)
+
+    def add(
+        self,
+        file: str,
+        found: str,
+        expected: str,
+        *,
+        row: int | None = None,
+        who: str = "",
+        column: str = "",
+    ) -> None:
+        self.items.append(Problem(file, found, expected, row, who, column))
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def raise_if_any(self) -> None:
+        if self.items:
+            count = len(self.items)
+            lines = "\n".join(f"  - {problem}" for problem in self.items)
+            raise StudyError(f"{count} problem{'s' if count > 1 else ''} in the study's files:\n{lines}")

@@ -1,0 +1,170 @@
+"""How a series was acquired: the few attributes that may leave the import step.
+
+An allow-list, so that nothing leaves by accident: no name, id, institution, address, UID, free description or
+date. Numbers are parsed as numbers; of the texts only vendor terms are let through, and not where they hold
+one of the patient's identifiers or a run of digits that could be a date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import SimpleITK as sitk
+from pydicom import Dataset
+
+from hccstudy.errors import CaseError
+from hccstudy.tables import read_json
+
+TEXTS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "ContrastBolusAgent", "Units")
+NUMBERS = (
+    "SliceThickness",  # mm
+    "Rows",
+    "Columns",
+    "KVP",
+    "XRayTubeCurrent",  # mA
+    "ExposureTime",  # ms
+    "MagneticFieldStrength",  # T
+    "RepetitionTime",  # ms
+    "EchoTime",  # ms
+    "FlipAngle",  # degrees
+)
+COLUMNS = [
+    "patient",
+    "center",
+    "series",
+    *TEXTS,
+    "PixelSpacing",
+    *NUMBERS,
+    "LossyImageCompression",
+    "delay_s",
+    "days_from_index",
+    *(f"{what}_{axis}" for what in ("spacing", "size") for axis in "xyz"),
+]
+DATES = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate")
+TIMES = ("AcquisitionTime", "AcquisitionDateTime", "ContrastBolusStartTime")
+IDENTIFIERS = (
+    "PatientName",
+    "PatientID",
+    "OtherPatientIDs",
+    "PatientBirthDate",
+    "AccessionNumber",
+    "StudyID",
+    "InstitutionName",
+    "InstitutionAddress",
+    "StationName",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "OperatorsName",
+)
+KEYWORDS = (*TEXTS, "PixelSpacing", *NUMBERS, "LossyImageCompression", *DATES, *TIMES, *IDENTIFIERS)
+
+Header = Dataset | Mapping[str, Any]  # DICOM keyword -> value
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The JSON file beside an image (BIDS, dcm2niix) with DICOM's names and units; {} where there is none.
+
+    BIDS states RepetitionTime and EchoTime in seconds, DICOM in ms.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError("expected an object of attributes")
+    except ValueError as error:
+        raise CaseError("unreadable sidecar", f"{path}: not a JSON file of attributes ({error})") from error
+    if "ManufacturersModelName" in found:
+        found["ManufacturerModelName"] = found["ManufacturersModelName"]
+    for name in ("RepetitionTime", "EchoTime"):
+        seconds = _number(found.get(name))
+        found[name] = None if seconds is None else 1000 * seconds
+    return found
+
+
+def describe_acquisition(headers: Sequence[Header], image: sitk.Image, index_date: str) -> dict[str, str]:
+    """The acquisition columns of one series from the headers of its slices (or its one sidecar) and its
+    image.
+
+    Numbers are the median over the slices (a modulated tube current has no first value), texts those of the
+    first slice. `delay_s` is the earliest AcquisitionTime minus ContrastBolusStartTime, `days_from_index` the
+    date of the acquisition minus `index_date` (ISO). Unknown is "".
+    """
+    first = headers[0] if headers else {}
+    result = {name: _text(first.get(name), first) for name in TEXTS}
+    for name in NUMBERS:
+        values = [value for header in headers if (value := _number(header.get(name))) is not None]
+        result[name] = f"{median(values):.10g}" if values else ""
+    pixels = [_number(value) for value in _several(first.get("PixelSpacing"))]
+    result["PixelSpacing"] = "\\".join(f"{value:.10g}" for value in pixels if value is not None)
+    result["LossyImageCompression"] = str(first.get("LossyImageCompression") or "")[:2]
+    result["delay_s"] = _delay(headers)
+    result["days_from_index"] = _days(first, index_date)
+    for axis, spacing, size in zip("xyz", image.GetSpacing(), image.GetSize(), strict=True):
+        result[f"spacing_{axis}"] = f"{spacing:.6g}"
+        result[f"size_{axis}"] = str(size)
+    return result
+
+
+def _several(value: Any) -> list[Any]:
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(value: Any, header: Header) -> str:
+    text = " ".join("\\".join(str(part) for part in _several(value)).split())
+    secrets = {
+        part.casefold()
+        for name in IDENTIFIERS
+        for part in re.split(r"[\W_]+", str(header.get(name) or ""))
+        if len(part) > 2
+    }
+    words = {word.casefold() for word in re.split(r"[\W_]+", text)}
+    if words & secrets or re.search(r"\d{6}", text) or len(text) > 64:
+        return ""
+    return text
+
+
+def _seconds(value: Any) -> float | None:
+    """Seconds since midnight of a DICOM TM or DT, or of an ISO time."""
+    found = re.search(r"(?:^|T|^\d{8})(\d\d):?(\d\d):?(\d\d(?:\.\d+)?)", str(value or ""))
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+
+
+def _delay(headers: Sequence[Header]) -> str:
+    starts = [
+        value
+        for header in headers
+        if (value := _seconds(header.get("AcquisitionTime") or header.get("AcquisitionDateTime"))) is not None
+    ]
+    bolus = _seconds(headers[0].get("ContrastBolusStartTime")) if headers else None
+    if not starts or bolus is None:
+        return ""
+    return f"{(min(starts) - bolus) % 86400:.1f}"  # an examination over midnight
+
+
+def _days(header: Header, index_date: str) -> str:
+    if not index_date:
+        return ""
+    for name in DATES:
+        found = re.match(r"(\d{4})-?(\d\d)-?(\d\d)", str(header.get(name) or ""))
+        if found:
+            try:
+                day = date(int(found[1]), int(found[2]), int(found[3]))
+            except ValueError:
+                continue
+            return str((day - date.fromisoformat(index_date)).days)
+    return ""

@@ -1,0 +1,247 @@
+"""Masks from image files, DICOM SEG and RTSTRUCT, brought onto the image's grid as one label map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+
+from hccstudy.errors import CaseError
+from hccstudy.imports.dicom import read_series, volume_image
+from hccstudy.imports.geometry import place, rasterize
+from hccstudy.imports.images import ENDINGS, is_image_file, read_image_file, unreadable
+
+TUMOR, LIVER, LESIONS = 1, 2, 3
+CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+MOST_LABELS = 2**16
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a mask file offers: the names of its labels by number, and a way to draw one on the image's grid.
+
+    In image files the numbers are the user's convention (settings `labels`); in SEG and RTSTRUCT they are
+    mere counters and the names count, so `numbered` is False.
+    """
+
+    file: Path
+    names: Mapping[int, str]
+    numbered: bool
+    frame: str  # FrameOfReferenceUID, "" where unknown
+    draw: Callable[[int, bool], Mask]  # label number, must it lie wholly within the image
+
+    def listing(self) -> str:
+        names = list(self.names.items())
+        told = ", ".join(str(n) if str(n) == name else f"{n} {name!r}" for n, name in names[:20])
+        return told + (f", ... ({len(names)} in all)" if len(names) > 20 else "") or "none"
+
+    def named(self, name: str) -> list[int]:
+        return [n for n, found in self.names.items() if found.strip().casefold() == name.strip().casefold()]
+
+
+def label_map(
+    image: sitk.Image, frame: str, row: Mapping[str, str], labels: Mapping[str, int | None]
+) -> NDArray[np.uint8]:
+    """The canonical mask of one images row on the grid of `image`: 0 background, 1 tumor, 2 liver, 3 other
+    lesions.
+
+    `row` has the cells mask, label, liver_mask and lesions_mask, `labels` the study's values of tumor, liver
+    and lesions in masks. `frame` is the image's FrameOfReferenceUID. Where regions overlap, the tumor goes
+    before other lesions, and these before the liver. In SEG and RTSTRUCT files the liver and the lesions are
+    what is so named.
+    """
+    source = open_labels(Path(row["mask"]), image, frame)
+    tumor = _tumor_label(source, row["label"], labels)
+    parts = {TUMOR: source.draw(tumor, True)}
+    for value, name in ((LIVER, "liver"), (LESIONS, "lesions")):
+        if row[f"{name}_mask"]:
+            parts[value] = _separate(Path(row[f"{name}_mask"]), image, frame, name)
+        else:
+            number = labels.get(name) if source.numbered else next(iter(source.named(name)), None)
+            if number is not None and number in source.names and number != tumor:
+                parts[value] = source.draw(number, False)
+    result = np.zeros(parts[TUMOR].shape, dtype=np.uint8)
+    for value in (LIVER, LESIONS, TUMOR):
+        if value in parts:
+            result[parts[value]] = value
+    return result
+
+
+def open_labels(path: Path, image: sitk.Image, frame: str) -> Labels:
+    """Look into a mask file of any kind. A folder with a single file is that file, else a DICOM series of
+    labels.
+    """
+    inside = [item for item in path.iterdir() if item.is_file()] if path.is_dir() else []
+    file = inside[0] if len(inside) == 1 else path
+    if is_image_file(file):
+        return _from_image(file, read_image_file(file, "mask"), "", image)
+    if file.is_dir():
+        series = read_series(file, "", "", "mask")
+        source = _from_image(file, series.image, series.frame, image)
+    else:
+        try:
+            with unreadable(file, "mask"):
+                modality = pydicom.dcmread(file, stop_before_pixels=True).get("Modality")
+        except InvalidDicomError as error:
+            raise CaseError(
+                "unknown mask format", f"{file}: not DICOM; expected SEG, RTSTRUCT or {', '.join(ENDINGS)}"
+            ) from error
+        if modality == "SEG":
+            source = _from_seg(file, image)
+        elif modality == "RTSTRUCT":
+            source = _from_rtstruct(file, image)
+        else:
+            raise CaseError(
+                "unknown mask format",
+                f"{file}: a DICOM file of modality {modality}; expected SEG, RTSTRUCT or an image file",
+            )
+    if frame and source.frame and frame != source.frame:
+        raise CaseError(
+            "other frame of reference",
+            f"{file}: its FrameOfReferenceUID ends in {source.frame[-12:]}, the image's in {frame[-12:]}; "
+            "expected a mask that was drawn in the image's coordinates",
+        )
+    return source
+
+
+def _tumor_label(source: Labels, label: str, labels: Mapping[str, int | None]) -> int:
+    """The number of the tumor's label: the user's `label`, else the only one, else the study's value."""
+    if not source.names:
+        raise CaseError("empty mask", f"{source.file}: it holds no label; expected a tumor")
+    if label:
+        number = _whole_number(label)
+        found = source.named(label)
+        if number is not None and number in source.names and (source.numbered or not found):
+            return number
+        expected = f"label {label!r}"
+    else:
+        others = {labels.get("liver"), labels.get("lesions")} if source.numbered else set()
+        found = [number for number in source.names if number not in others]
+        if len(source.names) > 1:
+            found = [number for number in source.names if source.numbered and number == labels["tumor"]]
+        if source.numbered:
+            expected = f"tumor label {labels['tumor']}"
+        else:
+            expected = "one label, or the tumor's name in column label"
+    if len(found) != 1:
+        raise CaseError(
+            "label not in mask", f"{source.file}: it holds {source.listing()}; expected {expected}"
+        )
+    return found[0]
+
+
+def _whole_number(text: str) -> int | None:
+    try:
+        value = float(text)  # spreadsheets write 2 as 2.0
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None
+
+
+def _separate(path: Path, image: sitk.Image, frame: str, name: str) -> Mask:
+    """A mask file of the liver or the lesions: all labels of an image file, what SEG or RTSTRUCT so names."""
+    source = open_labels(path, image, frame)
+    chosen = list(source.names) if source.numbered or len(source.names) == 1 else source.named(name)
+    if not source.names:
+        raise CaseError("empty mask", f"{path}: it holds no label; expected the {name}")
+    if not chosen:
+        raise CaseError(
+            "label not in mask", f"{path}: it holds {source.listing()}; expected one named {name!r}"
+        )
+    return np.logical_or.reduce([source.draw(number, False) for number in chosen])
+
+
+def _from_image(file: Path, mask: sitk.Image, frame: str, image: sitk.Image) -> Labels:
+    array = sitk.GetArrayFromImage(mask)
+    if array.dtype.kind == "f" and (not np.isfinite(array).all() or (array != np.rint(array)).any()):
+        raise CaseError(
+            "mask is not a label map",
+            f"{file}: it holds values such as {_odd(array)}; expected whole numbers",
+        )
+    low, high = int(array.min()), int(array.max())
+    if high - low >= MOST_LABELS:
+        raise CaseError(
+            "mask is not a label map", f"{file}: its values run from {low} to {high}; expected labels"
+        )
+    counts = np.zeros(high - low + 1, dtype=np.int64)
+    for plane in array:  # np.unique would sort the volume
+        counts += np.bincount(plane.ravel().astype(np.int64) - low, minlength=len(counts))
+    names = {int(n) + low: str(int(n) + low) for n in np.flatnonzero(counts) if int(n) + low != 0}
+
+    def draw(number: int, whole: bool) -> Mask:
+        binary = sitk.GetImageFromArray((array == number).astype(np.uint8))
+        binary.CopyInformation(mask)
+        return place(binary, image, f"{file} label {number}", whole=whole)
+
+    return Labels(file, names, True, frame, draw)
+
+
+def _odd(array: NDArray[Any]) -> float:
+    return float(array[~np.isfinite(array) | (array != np.rint(array))][0])
+
+
+def _from_seg(file: Path, image: sitk.Image) -> Labels:
+    with unreadable(file, "mask"):
+        dataset = highdicom.seg.segread(file)
+        # In a LABELMAP segmentation segment 0 is the background.
+        names = {
+            int(n): str(dataset.get_segment_description(n).segment_label)
+            for n in dataset.segment_numbers
+            if n > 0
+        }
+
+    def draw(number: int, whole: bool) -> Mask:
+        with unreadable(file, "mask"):
+            volume = dataset.get_volume(segment_numbers=[number])
+            binary = volume_image(
+                (volume.array[..., 0] >= 0.5).astype(np.uint8), volume
+            )  # fractional ones too
+        where = f"{file} segment {number} {names[number]!r}"
+        if not sitk.GetArrayViewFromImage(binary).any():
+            raise CaseError("empty mask", f"{where}: no voxel is set; expected a region")
+        return place(binary, image, where, whole=whole)
+
+    return Labels(file, names, False, str(dataset.get("FrameOfReferenceUID") or ""), draw)
+
+
+def _from_rtstruct(file: Path, image: sitk.Image) -> Labels:
+    with unreadable(file, "mask"):
+        dataset = pydicom.dcmread(file)
+        rois = dataset.get("StructureSetROISequence") or []
+        names = {int(roi.ROINumber): str(roi.get("ROIName") or "") for roi in rois}
+        frames = {str(roi.get("ReferencedFrameOfReferenceUID") or "") for roi in rois}
+        contours = {
+            int(item.ReferencedROINumber): list(item.get("ContourSequence") or [])
+            for item in dataset.get("ROIContourSequence") or []
+        }
+
+    def draw(number: int, whole: bool) -> Mask:
+        where = f"{file} ROI {names[number]!r}"
+        stored = contours.get(number, [])
+        if not stored:
+            raise CaseError("empty mask", f"{where}: it has no contour; expected a region")
+        with unreadable(file, "mask"):
+            closed = [item for item in stored if item.get("ContourGeometricType") in CLOSED]
+            points = [np.reshape(np.asarray(item.ContourData, dtype=float), (-1, 3)) for item in closed]
+        points = [item for item in points if len(item) > 2]
+        if not points:
+            kinds = sorted({str(item.get("ContourGeometricType")) for item in stored})
+            raise CaseError(
+                "empty mask", f"{where}: {', '.join(kinds)} encloses nothing; expected closed contours"
+            )
+        drawn = rasterize(points, image, where, whole=whole)
+        if not drawn.any():
+            raise CaseError("empty mask", f"{where}: its {len(points)} contours enclose no voxel center")
+        return drawn
+
+    return Labels(file, names, False, frames.pop() if len(frames) == 1 else "", draw)

@@ -1,0 +1,44 @@
+"""Patient bootstrap: resamples as counts, and percentile intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def once(n: int) -> Floats:
+    """The table as it is: one resample in which every row appears once."""
+    return np.ones((1, n))
+
+
+def patient_counts(patients: ArrayLike, resamples: int, seed: Sequence[int]) -> Floats:
+    """Counts (1 + resamples, n): the table as it is, then resamples of patients with replacement.
+
+    Rows of one patient are drawn together. The draw depends on the set of patients and the seed alone, not on
+    the order of the rows, so that two models on the same patients see the same resamples.
+    """
+    _, code = np.unique(np.asarray(patients), return_inverse=True)
+    size = int(code.max()) + 1
+    draws = np.random.default_rng(list(seed)).multinomial(size, np.full(size, 1 / size), size=resamples)
+    return np.vstack([once(len(code)), draws[:, code]])
+
+
+def percentile_interval(draws: ArrayLike) -> tuple[Any, Any]:
+    """2.5 and 97.5 percentiles along the first axis, NaN left out; NaN where fewer than half of the draws are
+    defined.
+
+    draws: (resamples,) or (resamples, points).
+    """
+    values = np.asarray(draws, dtype=float)
+    enough = (
+        np.isfinite(values).mean(axis=0) >= 0.5 if len(values) else np.zeros(values.shape[1:], dtype=bool)
+    )
+    bounds = np.full((2, *values.shape[1:]), np.nan)
+    if enough.any():
+        bounds[:, enough] = np.nanquantile(values[:, enough], [0.025, 0.975], axis=0)
+    return bounds[0], bounds[1]

@@ -1,0 +1,198 @@
+"""The registry of estimators, and what a fitted one says about a patient.
+
+`ESTIMATORS[endpoint type][name]` makes an unfitted estimator and the grid of hyperparameters that the inner folds
+choose from, the simplest model first (it wins ties). A new estimator is one line here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sksurv.ensemble import GradientBoostingSurvivalAnalysis, RandomSurvivalForest
+from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
+from sksurv.metrics import concordance_index_censored
+
+from hccstudy.models.steps import cox_score
+
+Grid = list[dict[str, Any]]
+Maker = Callable[[int], tuple[BaseEstimator, Grid]]
+
+PENALTIES: Grid = [{"fraction": fraction} for fraction in (0.8, 0.65, 0.5, 0.4, 0.3, 0.2)]
+
+
+class PenalizedCox(BaseEstimator):
+    """Cox regression with LASSO (`l1_ratio` 1) or elastic-net penalty, scikit-survival's coordinate descent.
+
+    `fraction` is the penalty in units of the smallest one at which every coefficient is zero, so that one grid suits
+    folds of any size. Expects standardized columns.
+    """
+
+    def __init__(self, fraction: float = 0.5, l1_ratio: float = 1.0) -> None:
+        self.fraction = fraction
+        self.l1_ratio = l1_ratio
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
+        largest = np.abs(cox_score(X.to_numpy(), y)).max() / len(X) / self.l1_ratio
+        path = np.geomspace(largest, largest * self.fraction, 8)[1:]
+        self.model_ = CoxnetSurvivalAnalysis(
+            alphas=path, l1_ratio=self.l1_ratio, fit_baseline_model=True
+        ).fit(X.to_numpy(), y)
+        self.coef_ = self.model_.coef_[:, -1]
+        self.unique_times_ = self.model_.unique_times_
+        return self
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
+        return np.asarray(self.model_.predict(X.to_numpy()))
+
+    def predict_survival_function(self, X: pd.DataFrame, return_array: bool = True) -> np.ndarray:
+        return np.asarray(self.model_.predict_survival_function(X.to_numpy(), return_array=return_array))
+
+
+class PenalizedLogistic(ClassifierMixin, BaseEstimator):
+    """Logistic regression (two or more classes) with LASSO or elastic-net penalty, saga solver.
+
+    `fraction` as in PenalizedCox: the smallest penalty that leaves the intercepts alone is the largest inner product
+    of a column with a class indicator's residual. Expects standardized columns.
+    """
+
+    def __init__(self, fraction: float = 0.5, l1_ratio: float = 1.0, seed: int = 0) -> None:
+        self.fraction = fraction
+        self.l1_ratio = l1_ratio
+        self.seed = seed
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
+        indicators = (y[:, None] == np.unique(y)[None, :]).astype(float)
+        largest = np.abs(X.to_numpy().T @ (indicators - indicators.mean(axis=0))).max() / self.l1_ratio
+        self.model_ = LogisticRegression(
+            C=1 / (largest * self.fraction),
+            l1_ratio=self.l1_ratio,
+            solver="saga",
+            tol=1e-5,
+            max_iter=10_000,
+            random_state=self.seed,
+        ).fit(X.to_numpy(), y)
+        self.coef_ = self.model_.coef_
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
+        return np.asarray(self.model_.predict_proba(X.to_numpy()))
+
+
+# "linear" has a light ridge penalty, which keeps few events and many dummies from diverging.
+ESTIMATORS: dict[str, dict[str, Maker]] = {
+    "survival": {
+        "linear": lambda seed: (CoxPHSurvivalAnalysis(alpha=1.0, ties="efron"), [{}]),
+        "lasso": lambda seed: (PenalizedCox(l1_ratio=1.0), PENALTIES),
+        "elastic_net": lambda seed: (PenalizedCox(l1_ratio=0.5), PENALTIES),
+        "forest": lambda seed: (
+            RandomSurvivalForest(n_estimators=100, random_state=seed),
+            [{"min_samples_leaf": leaf} for leaf in (10, 5)],
+        ),
+        "boosting": lambda seed: (
+            GradientBoostingSurvivalAnalysis(
+                learning_rate=0.05, max_depth=2, subsample=0.7, random_state=seed
+            ),
+            [{"n_estimators": trees} for trees in (40, 100)],
+        ),
+    },
+    "binary": {
+        "linear": lambda seed: (LogisticRegression(C=1.0, max_iter=1000), [{}]),
+        "lasso": lambda seed: (PenalizedLogistic(l1_ratio=1.0, seed=seed), PENALTIES),
+        "elastic_net": lambda seed: (PenalizedLogistic(l1_ratio=0.5, seed=seed), PENALTIES),
+        "forest": lambda seed: (
+            RandomForestClassifier(n_estimators=100, random_state=seed),
+            [{"min_samples_leaf": leaf} for leaf in (10, 5)],
+        ),
+        "boosting": lambda seed: (
+            GradientBoostingClassifier(learning_rate=0.05, max_depth=2, subsample=0.7, random_state=seed),
+            [{"n_estimators": trees} for trees in (40, 100)],
+        ),
+    },
+}
+ESTIMATORS["multiclass"] = ESTIMATORS["binary"]
+
+
+def fit_quietly(estimator: BaseEstimator, X: pd.DataFrame, y: np.ndarray) -> BaseEstimator:
+    """Fit; a solver that has not quite converged is a weaker candidate, not a warning to the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator.fit(X, y)
+
+
+def linear_predictor(model: Any, X: pd.DataFrame) -> np.ndarray:
+    """What ranks patients, as columns: log relative hazard, logit of risk, or logits of all classes but the first."""
+    if not hasattr(model, "predict_proba"):
+        return np.asarray(model.predict(X)).reshape(-1, 1)
+    probabilities = np.clip(model.predict_proba(X), 1e-6, 1 - 1e-6)
+    return np.log(probabilities[:, 1:] / probabilities[:, :1])
+
+
+def inner_score(estimator: Any, X: pd.DataFrame, y: np.ndarray) -> float:
+    """What the inner folds maximize: the mean log-likelihood of the classes, the log partial likelihood per event of
+    Cox models (which sees shrinkage, where concordance does not), Harrell's C of survival trees."""
+    if y.dtype.names:
+        if hasattr(estimator, "coef_"):
+            return log_partial_likelihood(estimator.predict(X), y)
+        if not y["event"].any():
+            return 0.5
+        return float(concordance_index_censored(y["event"], y["time"], estimator.predict(X))[0])
+    known = np.isin(y, estimator.classes_)  # a class that the inner training rows lack cannot be scored
+    return -float(log_loss(y[known], estimator.predict_proba(X)[known], labels=estimator.classes_))
+
+
+def log_partial_likelihood(lp: np.ndarray, outcome: np.ndarray) -> float:
+    """Cox log partial likelihood per event (Breslow ties) of a linear predictor; 0 without events."""
+    order = np.argsort(-outcome["time"], kind="stable")
+    time, event, lp = outcome["time"][order], outcome["event"][order], lp[order]
+    at_risk = np.logaddexp.accumulate(lp)
+    last = np.searchsorted(-time, -time, side="right") - 1  # ties are at risk together
+    return float((lp - at_risk[last])[event].sum() / max(1, event.sum()))
+
+
+def scores(model: Any, X: pd.DataFrame, endpoint: dict[str, Any]) -> pd.DataFrame:
+    """What is reported of each patient: survival `lp` and `risk@<horizon>`; binary `risk`; multiclass `p@<level>`."""
+    if endpoint["type"] == "survival":
+        survival = model.predict_survival_function(X, return_array=True)
+        times = model.unique_times_ if hasattr(model, "unique_times_") else model[-1].unique_times_
+        columns = {"lp": np.asarray(model.predict(X))}
+        for horizon in endpoint["horizons"]:
+            place = np.searchsorted(times, horizon, side="right") - 1
+            columns[f"risk@{horizon:g}"] = 1 - survival[:, place] if place >= 0 else np.zeros(len(X))
+        return pd.DataFrame(columns, index=X.index)
+    probabilities = pd.DataFrame(model.predict_proba(X), index=X.index, columns=list(model.classes_))
+    if endpoint["type"] == "binary":
+        return pd.DataFrame({"risk": probabilities[1]})
+    return pd.DataFrame(
+        {f"p@{level}": probabilities.get(level, 0.0) for level in endpoint["levels"]}, index=X.index
+    )
+
+
+def importance(model: Sequence[Any], names: Sequence[str]) -> pd.DataFrame:
+    """Selected features with their coefficient (per SD) or impurity importance; empty where an estimator has neither."""
+    estimator = model[-1]
+    values = getattr(estimator, "coef_", None)
+    kind = "coefficient"
+    if values is None:
+        kind = "importance"
+        try:
+            values = estimator.feature_importances_
+        except (AttributeError, NotImplementedError):  # random survival forests have none
+            values = np.full(len(names), np.nan)
+    values = np.atleast_2d(np.asarray(values))
+    classes = list(getattr(estimator, "classes_", [])) if len(values) > 1 else [""]
+    frame = pd.DataFrame(values.T, index=list(names), columns=classes)
+    long = (
+        frame.rename_axis("feature").reset_index().melt("feature", var_name="level", value_name="coefficient")
+    )
+    long = long[long["coefficient"] != 0].assign(kind=kind)
+    return long[["feature", "level", "kind", "coefficient"]]

@@ -1,0 +1,47 @@
+"""Frozen models: saved without code inside (skops), loaded only if unchanged and made of known types."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import skops.io
+from sklearn.pipeline import Pipeline
+
+from hccstudy.errors import StudyError
+from hccstudy.tables import atomic, file_digest
+
+TRUSTED_PACKAGES = ("hccstudy.", "sklearn.", "sksurv.", "numpy.", "scipy.")
+
+
+def save_model(pipeline: Pipeline, path: str | Path) -> None:
+    """Write a fitted pipeline; what only fitting needs (repeated measurements, unfitted parts) stays behind."""
+    with atomic(path) as temporary:
+        skops.io.dump(_slim(copy.deepcopy(pipeline)), temporary)
+
+
+def _slim(pipeline: Pipeline) -> Pipeline:
+    for _, step in pipeline.steps:
+        if hasattr(step, "repeats"):
+            step.repeats = None
+        if hasattr(step, "radscore_"):
+            step.radscore = None
+            step.radscore_ = _slim(step.radscore_)
+    return pipeline
+
+
+def load_model(path: str | Path, sha256: str) -> Any:
+    """Read a frozen model; StudyError where its bytes are not those of `sha256` or it holds types from elsewhere."""
+    found = file_digest(path)
+    if found != sha256:
+        raise StudyError(
+            f"{path}: SHA-256 is {found[:12]}...; expected {sha256[:12]}... of its card: not the frozen model"
+        )
+    types = skops.io.get_untrusted_types(file=path)
+    foreign = [name for name in types if not name.startswith(TRUSTED_PACKAGES)]
+    if foreign:
+        raise StudyError(
+            f"{path}: holds {', '.join(foreign)}; expected only scikit-learn, scikit-survival and hccstudy"
+        )
+    return skops.io.load(path, trusted=types)

@@ -1,0 +1,112 @@
+"""Folds and tuning: everything that is fitted is fitted on training rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+
+from hccstudy.models.estimators import Grid, fit_quietly, inner_score, linear_predictor
+from hccstudy.models.steps import CENTER
+
+
+def assign_folds(
+    patients: Sequence[str],
+    centers: Sequence[str],
+    folds: int,
+    seed: int,
+    outcomes: Sequence[Any] | None = None,
+) -> np.ndarray:
+    """Fold (0 .. folds-1) of every row, one row a patient.
+
+    The patients of each center and, where given, of each outcome are dealt out in an order drawn by `seed`, so that every
+    fold has its share of every center and outcome. Shares matter: with fewer events in one fold its model's training rows
+    have more, and pooled out-of-fold scores of a useless model would rank patients in reverse.
+    """
+    strata = [""] * len(patients) if outcomes is None else [str(outcome) for outcome in outcomes]
+    drawn = [hashlib.sha256(f"{seed} {patient}".encode()).hexdigest() for patient in patients]
+    order = sorted(range(len(patients)), key=lambda place: (centers[place], strata[place], drawn[place]))
+    fold = np.empty(len(patients), dtype=int)
+    fold[order] = np.arange(len(patients)) % folds
+    return fold
+
+
+def strata(y: np.ndarray) -> np.ndarray:
+    """What folds are balanced for: the event of survival outcomes, otherwise the class."""
+    return y["event"] if y.dtype.names else y
+
+
+class TunedModel(BaseEstimator):
+    """`steps` and `estimator` with hyperparameters from `grid`, chosen by cross-validation inside the training rows.
+
+    The steps are fitted once per inner fold and shared by all candidates. After `fit`: `pipeline_` (steps and
+    estimator, fitted on all rows), `best_` (hyperparameters), `tuning_` (mean inner score of each candidate) and
+    `held_out_` (n x k linear predictors of the best candidate, each row from the fold that held it out).
+    """
+
+    def __init__(
+        self,
+        steps: Pipeline,
+        estimator: BaseEstimator,
+        grid: Grid,
+        folds: int,
+        seed: int,
+    ) -> None:
+        self.steps = steps
+        self.estimator = estimator
+        self.grid = grid
+        self.folds = folds
+        self.seed = seed
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
+        self.best_: dict[str, Any] = self.grid[0]
+        self.tuning_: list[dict[str, Any]] = []
+        if len(self.grid) > 1:
+            self._tune(X, y)
+        steps = clone(self.steps)
+        prepared = steps.fit_transform(X, y)
+        estimator = fit_quietly(clone(self.estimator).set_params(**self.best_), prepared, y)
+        self.pipeline_ = Pipeline([*steps.steps, ("estimator", estimator)])
+        return self
+
+    def _tune(self, X: pd.DataFrame, y: np.ndarray) -> None:
+        fold = assign_folds(list(X.index), list(X[CENTER]), self.folds, self.seed, strata(y))
+        classes = [None] if y.dtype.names else list(np.unique(y))
+        width = 1 if len(classes) < 3 else len(classes) - 1
+        held_out = np.full((len(self.grid), len(X), width), np.nan)
+        values = np.empty((len(self.grid), self.folds))
+        for number in range(self.folds):
+            inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            steps = clone(self.steps)
+            training = steps.fit_transform(X.iloc[inside], y[inside])
+            testing = steps.transform(X.iloc[outside])
+            for place, candidate in enumerate(self.grid):
+                estimator = fit_quietly(clone(self.estimator).set_params(**candidate), training, y[inside])
+                values[place, number] = inner_score(estimator, testing, y[outside])
+                predicted = linear_predictor(estimator, testing)
+                held_out[place, outside] = _all_classes(predicted, estimator, classes)
+        best = int(np.argmax(values.mean(axis=1)))
+        self.best_ = self.grid[best]
+        self.held_out_ = held_out[best]
+        self.tuning_ = [
+            candidate | {"inner_score": float(value)}
+            for candidate, value in zip(self.grid, values.mean(axis=1), strict=True)
+        ]
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
+        return np.asarray(self.pipeline_.predict(X))
+
+
+def _all_classes(predicted: np.ndarray, estimator: Any, classes: list[Any]) -> np.ndarray:
+    """Linear predictors with a column for every class but the first, where an inner fold lacked one (floor: -14)."""
+    if len(classes) < 3 or len(estimator.classes_) == len(classes):
+        return predicted
+    full = np.full((len(predicted), len(classes) - 1), np.log(1e-6))
+    for place, name in enumerate(estimator.classes_[1:]):
+        full[:, classes.index(name) - 1] = predicted[:, place]
+    return full

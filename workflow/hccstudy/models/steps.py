@@ -1,0 +1,249 @@
+"""The fitted steps between a table and an estimator. Each takes and returns a frame with patients as index.
+
+The frame that enters has the column `center`, the clinical variables, and one column per radiomics feature. Every step
+learns from the rows that it is fitted on and nothing else, so that a pipeline inside a fold cannot leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.feature_selection import f_classif
+
+from hccstudy.agreement import icc
+from hccstudy.errors import StudyError
+
+CENTER = "center"
+
+
+class RadiomicsImputer(TransformerMixin, BaseEstimator):
+    """Takes the radiomics columns (all but `clinical`) and fills what is missing with the training median.
+
+    A feature without any training value is dropped. `center` stays, for ComBat.
+    """
+
+    def __init__(self, clinical: Sequence[str] = ()) -> None:
+        self.clinical = clinical
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+        features = X.drop(columns=[CENTER, *self.clinical]).astype(float)
+        features = features.where(np.isfinite(features))
+        medians = features.median().dropna()
+        self.features_ = list(medians.index)
+        self.medians_ = medians.to_numpy()
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        absent = sorted(set(self.features_) - set(X.columns))
+        if absent:
+            raise StudyError(
+                f"{len(absent)} features that the model was trained on are missing, e.g. {absent[0]}"
+            )
+        values = X[self.features_].to_numpy(dtype=float)
+        values = np.where(np.isfinite(values), values, self.medians_)
+        return pd.DataFrame(values, index=X.index, columns=self.features_).assign(**{CENTER: X[CENTER]})
+
+
+class StabilityFilter(TransformerMixin, BaseEstimator):
+    """Keeps features whose ICC(2,1) over repeated masks of the training patients reaches `threshold`.
+
+    `repeats` (None: keep all) has the columns patient, repeat and one per feature. Only patients among the training
+    rows count, and of those only the ones with every repeat. `center` is dropped: it has served ComBat.
+    """
+
+    def __init__(self, repeats: pd.DataFrame | None = None, threshold: float = 0.75) -> None:
+        self.repeats = repeats
+        self.threshold = threshold
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+        names = [name for name in X.columns if name != CENTER]
+        if self.repeats is not None:
+            names = [name for name in names if name in self.repeats.columns]
+            values = repeated_values(self.repeats, X.index, names)
+            if len(values) < 5:
+                raise StudyError(
+                    f"stability: {len(values)} training patients have repeated masks; expected 5 or more"
+                )
+            agreement = icc(values)[0]
+            names = [name for name, value in zip(names, agreement, strict=True) if value >= self.threshold]
+            if not names:
+                raise StudyError(
+                    f"stability: no feature reaches ICC {self.threshold}; lower stability.threshold"
+                )
+        self.features_ = names
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        return X[self.features_]
+
+
+def repeated_values(repeats: pd.DataFrame, patients: Sequence[str], features: Sequence[str]) -> np.ndarray:
+    """Values of shape (patients, repeats, features) of the patients who have every repeat."""
+    count = repeats["repeat"].nunique()
+    chosen = repeats[repeats["patient"].isin(list(patients))].sort_values(["patient", "repeat"])
+    chosen = chosen[chosen.groupby("patient")["repeat"].transform("size") == count]
+    return chosen[list(features)].to_numpy(dtype=float).reshape(-1, count, len(features))
+
+
+class RedundancyFilter(TransformerMixin, BaseEstimator):
+    """Drops features that hardly vary, and of two that correlate (|Spearman| > `correlation`) the later one.
+
+    A feature hardly varies where nine tenths of the patients share one value. Columns are in the order of series,
+    region and image type, so that plain features win over filtered ones.
+    """
+
+    def __init__(self, correlation: float = 0.9) -> None:
+        self.correlation = correlation
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+        values = X.to_numpy(dtype=float)
+        spread = np.quantile(values, 0.95, axis=0) - np.quantile(values, 0.05, axis=0)
+        varies = np.flatnonzero(spread > 1e-9 * np.maximum(1e-9, np.abs(values).max(axis=0)))
+        ranks = rankdata(values[:, varies], axis=0)
+        ranks -= ranks.mean(axis=0)
+        ranks /= np.sqrt((ranks**2).sum(axis=0))
+        keep = np.ones(len(varies), dtype=bool)
+        for place in range(len(varies)):
+            if keep[place]:
+                later = np.flatnonzero(keep[place + 1 :]) + place + 1
+                alike = np.abs(ranks[:, later].T @ ranks[:, place]) > self.correlation
+                keep[later[alike]] = False
+        self.features_ = [X.columns[place] for place in varies[keep]]
+        if not self.features_:
+            raise StudyError("every radiomics feature is constant on the training patients")
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        return X[self.features_]
+
+
+class Standardizer(TransformerMixin, BaseEstimator):
+    """Subtracts the training mean and divides by the training SD; a constant column becomes 0."""
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+        values = X.to_numpy(dtype=float)
+        self.mean_ = values.mean(axis=0)
+        deviation = values.std(axis=0)
+        self.scale_ = np.where(deviation > 0, deviation, 1.0)
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        values = (X.to_numpy(dtype=float) - self.mean_) / self.scale_
+        return pd.DataFrame(values, index=X.index, columns=X.columns)
+
+
+class UnivariateSelect(TransformerMixin, BaseEstimator):
+    """Keeps the `k` features with the largest univariate score: Cox score test or ANOVA F; None keeps all.
+
+    Expects standardized columns.
+    """
+
+    def __init__(self, k: int | None = None) -> None:
+        self.k = k
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
+        if self.k is None or self.k >= X.shape[1]:
+            self.features_ = list(X.columns)
+            return self
+        scores = np.abs(cox_score(X.to_numpy(), y)) if y.dtype.names else f_classif(X.to_numpy(), y)[0]
+        best = np.argsort(-np.nan_to_num(scores), kind="stable")[: self.k]
+        self.features_ = [X.columns[place] for place in sorted(best)]
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        return X[self.features_]
+
+
+def cox_score(values: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """Score of the Cox partial likelihood at beta = 0 for each column (n x p -> p), Breslow ties.
+
+    It is the sum of martingale residuals times covariate: event indicator minus the Nelson-Aalen hazard at the
+    patient's time (Therneau & Grambsch 2000, section 4.2).
+    """
+    time, event = outcome["time"], outcome["event"].astype(float)
+    moments = np.unique(time)
+    deaths = np.array([event[time == moment].sum() for moment in moments])
+    at_risk = np.array([(time >= moment).sum() for moment in moments])
+    hazard = np.cumsum(deaths / at_risk)
+    residuals = event - hazard[np.searchsorted(moments, time)]
+    return np.asarray(values.T @ residuals)
+
+
+class ClinicalEncoder(TransformerMixin, BaseEstimator):
+    """Clinical variables as numbers: training median for missing numbers, logarithm where the configuration says so,
+    one column per further level of a category (missing: the training mode).
+
+    `columns`: name -> rules of `cohort.columns`.
+    """
+
+    def __init__(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
+        self.columns = columns
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+        self.fill_ = {}
+        for name, rules in self.columns.items():
+            known = X[name].dropna()
+            if known.empty:
+                raise StudyError(f"predictor {name} has no value among {len(X)} training patients")
+            self.fill_[name] = (
+                float(known.median()) if rules["type"] == "number" else str(known.mode().iloc[0])
+            )
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        encoded = {}
+        for name, rules in self.columns.items():
+            values = X[name].where(X[name].notna(), self.fill_[name])
+            if rules["type"] == "number":
+                encoded[name] = np.log(values.astype(float)) if rules.get("log") else values.astype(float)
+            else:
+                for level in rules["levels"][1:]:
+                    encoded[f"{name}={level}"] = (values == level).astype(float)
+        return pd.DataFrame(encoded, index=X.index)
+
+
+class CombinedPredictors(TransformerMixin, BaseEstimator):
+    """Clinical variables plus the Radscore, the linear predictor of a radiomics model.
+
+    `radscore` is that model, unfitted and tunable (`TunedModel`). For the training rows the Radscore is the one of the
+    inner folds, in which the patient was held out: taken in sample it would look better than it is, and the clinical
+    variables would be crowded out. New patients get the Radscore of the model fitted on all training rows.
+    """
+
+    def __init__(self, radscore: Any, clinical: Mapping[str, Mapping[str, Any]]) -> None:
+        self.radscore = radscore
+        self.clinical = clinical
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
+        self._fit_radscore(X, y)
+        return self
+
+    def _fit_radscore(self, X: pd.DataFrame, y: np.ndarray) -> np.ndarray:
+        from sklearn.base import clone
+
+        tuned = clone(self.radscore).fit(X, y)
+        self.radscore_ = tuned.pipeline_
+        self.encoder_ = ClinicalEncoder(self.clinical).fit(X)
+        return np.asarray(tuned.held_out_)
+
+    def fit_transform(self, X: pd.DataFrame, y: np.ndarray | None = None, **_: Any) -> pd.DataFrame:
+        assert y is not None
+        return self._join(X, self._fit_radscore(X, y))
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        from hccstudy.models.estimators import linear_predictor
+
+        return self._join(X, linear_predictor(self.radscore_, X))
+
+    def _join(self, X: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
+        names = (
+            ["radscore"]
+            if scores.shape[1] == 1
+            else [f"radscore_{place}" for place in range(scores.shape[1])]
+        )
+        return self.encoder_.transform(X).join(pd.DataFrame(scores, index=X.index, columns=names))

@@ -1,0 +1,185 @@
+"""Training: nested cross-validation on development patients, then the model that is frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from hccstudy.errors import StudyError
+from hccstudy.harmonize import CenterComBat
+from hccstudy.models.estimators import ESTIMATORS, importance, scores
+from hccstudy.models.frozen import save_model
+from hccstudy.models.resampling import TunedModel, assign_folds, strata
+from hccstudy.models.steps import (
+    CENTER,
+    ClinicalEncoder,
+    CombinedPredictors,
+    RadiomicsImputer,
+    RedundancyFilter,
+    Standardizer,
+    StabilityFilter,
+    UnivariateSelect,
+)
+from hccstudy.tables import file_digest, read_table, write_json, write_table
+
+# ComBat refuses a development center below 10 patients; a training fold of such a center has fewer.
+FOLD_MINIMUM = 4
+
+
+def outcome_array(frame: pd.DataFrame, endpoint: dict[str, Any]) -> np.ndarray:
+    """Outcomes as estimators want them: (event, time) records, 0/1, or class names."""
+    if endpoint["type"] == "survival":
+        outcome = np.empty(len(frame), dtype=[("event", bool), ("time", float)])
+        outcome["event"], outcome["time"] = frame[endpoint["event"]] == 1, frame[endpoint["time"]]
+        return outcome
+    values = frame[endpoint["column"]]
+    return values.to_numpy(dtype=int) if endpoint["type"] == "binary" else values.to_numpy(dtype=str)
+
+
+def predictor_frame(features: pd.DataFrame, patients: pd.DataFrame, clinical: list[str]) -> pd.DataFrame:
+    """One row a patient who has features: index patient, columns center, clinical variables, radiomics features."""
+    joined = patients.set_index("patient")[[CENTER, *clinical]]
+    radiomics = features.set_index("patient").drop(columns=CENTER)
+    return joined.join(radiomics, how="inner").sort_index()
+
+
+def build_model(settings: dict[str, Any], repeats: pd.DataFrame | None) -> TunedModel:
+    """The unfitted model that `settings` (see `settings.model_settings`) describe."""
+    kind, rules = settings["endpoint"]["type"], settings["model"]
+    resampling, seed = settings["resampling"], settings["seed"]
+
+    def tuned(steps: list[tuple[str, Any]], estimator: str) -> TunedModel:
+        made, grid = ESTIMATORS[kind][estimator](seed)
+        return TunedModel(Pipeline(steps), made, grid, resampling["inner_folds"], seed)
+
+    radiomics = [
+        ("impute", RadiomicsImputer(clinical=list(settings["clinical"]))),
+        (
+            "combat",
+            CenterComBat(minimum=FOLD_MINIMUM) if settings["harmonize"] == "combat" else "passthrough",
+        ),
+        ("stability", StabilityFilter(repeats, settings["stability"]["threshold"])),
+        ("redundancy", RedundancyFilter(resampling["correlation"])),
+        ("scale", Standardizer()),
+        ("select", UnivariateSelect(rules["select"])),
+    ]
+    if rules["predictors"] == "radiomics":
+        return tuned(radiomics, rules["estimator"])
+    if rules["predictors"] == "clinical":
+        first: tuple[str, Any] = ("encode", ClinicalEncoder(settings["clinical"]))
+    else:
+        first = ("combine", CombinedPredictors(tuned(radiomics, "lasso"), settings["clinical"]))
+    last = [("scale", Standardizer()), ("select", UnivariateSelect(rules["select"]))]
+    return tuned([first, *last], rules["estimator"])
+
+
+def cut_off(predicted: pd.DataFrame) -> float | None:
+    """The risk-group cut-off: the median score of the rows that the model was trained on."""
+    score = ranking(predicted)
+    return None if score is None else float(score.median())
+
+
+def ranking(predicted: pd.DataFrame) -> pd.Series | None:
+    """The score that risk groups go by; several classes have none."""
+    return next((predicted[name] for name in ("lp", "risk") if name in predicted), None)
+
+
+def with_groups(predicted: pd.DataFrame, cut: float | None) -> pd.DataFrame:
+    score = ranking(predicted)
+    if score is None or cut is None:
+        return predicted
+    return predicted.assign(group=np.where(score > cut, "high", "low"))
+
+
+def cross_validate(
+    model: TunedModel, X: pd.DataFrame, y: np.ndarray, fold: np.ndarray, endpoint: dict[str, Any]
+) -> pd.DataFrame:
+    """Out-of-fold scores: each patient's from a model whose every step was fitted without this patient's fold."""
+    parts = []
+    for number in np.unique(fold):
+        inside = fold != number
+        fitted = clone(model).fit(X[inside], y[inside]).pipeline_
+        cut = cut_off(scores(fitted, X[inside], endpoint))
+        held_out = with_groups(scores(fitted, X[~inside], endpoint), cut)
+        held_out.insert(0, "fold", number)
+        parts.append(held_out)
+    return pd.concat(parts).loc[X.index]
+
+
+def train_model(
+    *,
+    features: str,
+    development: str,
+    repeats: str,
+    settings: dict[str, Any],
+    oof: str,
+    model: str,
+    card: str,
+    coefficients: str,
+    tuning: str,
+) -> None:
+    """Nested cross-validation and the frozen model of one endpoint and model (see docs/architecture.md for the files).
+
+    Patients without features or without this outcome are left out here; the ledger has them.
+    """
+    endpoint, rules = settings["endpoint"], settings["model"]
+    patients = read_table(development)
+    repeated = read_table(repeats) if settings["stability"]["method"] != "none" else None
+    X = predictor_frame(read_table(features), patients, list(settings["clinical"]))
+    known = patients.set_index("patient").loc[X.index]
+    column = endpoint["time"] if endpoint["type"] == "survival" else endpoint["column"]
+    known = known[known[column].notna()]
+    X, y = X.loc[known.index], outcome_array(known, endpoint)
+    if len(X) < 10 * settings["resampling"]["folds"] // 2:
+        found = f"{len(X)} development patients with features and {column}"
+        raise StudyError(f"{endpoint['name']} {rules['name']}: {found}; expected more for cross-validation")
+
+    unfitted = build_model(settings, repeated)
+    folds, seed = settings["resampling"]["folds"], settings["seed"] + 1
+    fold = assign_folds(list(X.index), list(X[CENTER]), folds, seed, strata(y))
+    held_out = cross_validate(unfitted, X, y, fold, endpoint)
+    held_out.insert(0, CENTER, X[CENTER])
+    write_table(held_out.reset_index(), oof)
+
+    tuned = clone(unfitted).fit(X, y)
+    fitted = tuned.pipeline_
+    cut = cut_off(scores(fitted, X, endpoint))
+    names = list(fitted[:-1].transform(X.iloc[:1]).columns)
+    selected = importance(fitted, names)
+    write_table(selected, coefficients)
+    write_table(pd.DataFrame(tuned.tuning_, columns=None if tuned.tuning_ else ["inner_score"]), tuning)
+    save_model(fitted, model)
+    candidates = {
+        "radiomics": X.shape[1] - 1 - len(settings["clinical"]),
+        "clinical": len(settings["clinical"]),
+    }
+    offered = (
+        sum(candidates.values()) if rules["predictors"] == "combined" else candidates[rules["predictors"]]
+    )
+    events = int(y["event"].sum()) if y.dtype.names else int(pd.Series(y).value_counts().min())
+    write_json(
+        {
+            "endpoint": endpoint["name"],
+            "model": rules["name"],
+            "predictors": rules["predictors"],
+            "estimator": rules["estimator"],
+            "sha256": file_digest(model),
+            "file": Path(model).name,
+            "n": len(X),
+            "events": events,
+            "candidates": offered,
+            "events_per_candidate": round(events / offered, 4),
+            "entered": len(names),
+            "selected": int(selected["feature"].nunique()),
+            "hyperparameters": tuned.best_,
+            "tried": len(tuned.tuning_) or 1,
+            "cut_off": cut,
+            "centers": sorted(X[CENTER].unique()),
+        },
+        card,
+    )

@@ -1,0 +1,321 @@
+"""The report's tables: frames in, frames of text out, ready to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hccstudy.figures.evaluated import (
+    DISCRIMINATION,
+    EVALUATIONS,
+    at,
+    evaluated_sets,
+    interval,
+    p_value,
+    pooled,
+    primary,
+)
+
+EVENTS_PER_CANDIDATE = 10  # below: a warning (the customary floor; Peduzzi 1996; Riley 2020 asks for more)
+NAMES = {
+    "harrell_c": "Harrell's C",
+    "uno_c": "Uno's C",
+    "auc": "AUC",
+    "auc_t": "AUC(t)",
+    "macro_auc": "macro-averaged AUC",
+    "accuracy": "accuracy",
+    "kappa": "kappa",
+    "brier": "Brier score",
+    "ipa": "scaled Brier score (IPA)",
+    "oe": "O/E",
+    "citl": "calibration in the large",
+    "slope": "calibration slope",
+    "ici": "ICI",
+    "net_benefit": "net benefit",
+    "logrank_p": "log-rank",
+}
+CALIBRATION = ["oe", "citl", "slope", "ici", "brier", "ipa"]
+
+
+def outcome_columns(endpoints: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The columns that hold outcomes: they describe no patient at baseline."""
+    return {
+        definition[key]
+        for definition in endpoints.values()
+        for key in ("time", "event", "column")
+        if key in definition
+    }
+
+
+def _text(value: Any) -> str:
+    """A level as the config writes it: 1.0 (a 0/1 column with gaps) is "1"."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _number(values: pd.Series) -> str:
+    values = values.dropna().astype(float)
+    if values.empty:
+        return "-"
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    digits = 0 if middle >= 100 else 1 if middle >= 10 or (values % 1 != 0).any() else 0
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count} ({100 * count / total:.0f} %)" if total else "-"
+
+
+def characteristics(
+    development: pd.DataFrame, external: pd.DataFrame, settings: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Table 1 by center: median [quartiles], n (%) of those known, and how many are missing.
+
+    Rows are the configured columns but for dates and outcomes (those of external centers stay closed here).
+    """
+    everyone = pd.concat([development, external], ignore_index=True)
+    groups = {name: everyone[everyone["center"] == name] for name in dict.fromkeys(everyone["center"])}
+    groups = {"Development": development} | ({"External": external} if len(external) else {}) | groups
+    hidden = outcome_columns(settings["endpoints"])
+    rows: list[dict[str, str]] = [{"": "Patients"} | {name: str(len(of)) for name, of in groups.items()}]
+    for column, definition in settings["cohort"]["columns"].items():
+        if column in hidden or definition["type"] == "date" or column not in everyone:
+            continue
+        label = definition.get("label") or column
+        unit = f" ({definition['unit']})" if definition.get("unit") else ""
+        if definition["type"] == "number":
+            rows.append({"": label + unit} | {name: _number(of[column]) for name, of in groups.items()})
+        else:
+            rows.append({"": label} | dict.fromkeys(groups, ""))
+            known = {name: of[column].dropna().map(_text) for name, of in groups.items()}
+            levels = definition.get("levels") or sorted(set().union(*known.values()))
+            for level in map(str, levels):
+                shares = {name: _share(int((of == level).sum()), len(of)) for name, of in known.items()}
+                rows.append({"": f"\u2003{level}"} | shares)
+        if everyone[column].isna().any():
+            gaps = {name: _share(int(of[column].isna().sum()), len(of)) for name, of in groups.items()}
+            rows.append({"": "\u2003missing"} | gaps)
+    return pd.DataFrame(rows)
+
+
+def outcomes(metrics: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Patients and events behind the results, by endpoint and center: the largest n of any metric."""
+    centers = [*settings["cohort"]["centers"]["development"], *settings["cohort"]["centers"]["external"]]
+    rows = []
+    for endpoint, definition in settings["endpoints"].items():
+        of = primary(metrics[metrics["endpoint"] == endpoint])
+        row = {"Endpoint": definition.get("label", endpoint)}
+        for center in centers:
+            here = of[of["center"] == center].dropna(subset=["n"])
+            events = here["events"].max()
+            n = "-" if here.empty else f"{here['n'].max():.0f}"
+            row[center] = n if pd.isna(events) else f"{n} ({events:.0f} events)"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def losses(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Every patient who does not go on, where and why."""
+    lost = ledger[ledger["status"] != "included"].fillna("")
+    return lost[["patient", "center", "stage", "status", "reason", "detail"]].rename(columns=str.capitalize)
+
+
+def acquisition(table: pd.DataFrame, centers: Iterable[str]) -> pd.DataFrame:
+    """How images were acquired, by center and series: median [range] of numbers, counts of other values."""
+    described = [
+        name for name in table if name not in {"patient", "center", "series"} and table[name].notna().any()
+    ]
+    rows = []
+    for center in centers:
+        for series, of in table[table["center"] == center].groupby("series"):
+            row = {"Center": center, "Series": series, "Images": str(len(of))}
+            rows.append(row | {_spaced(name): _described(of[name]) for name in described})
+    return pd.DataFrame(rows)
+
+
+def _spaced(name: str) -> str:
+    """SliceThickness -> Slice Thickness, so that a narrow column can break the line; KVP stays."""
+    return "".join(
+        f" {a}" if a.isupper() and b.islower() else a for a, b in zip(name, " " + name, strict=False)
+    ).strip()
+
+
+def _described(values: pd.Series) -> str:
+    known = values.dropna()
+    if known.empty:
+        return "-"
+    if pd.api.types.is_numeric_dtype(known):
+        low, high = known.min(), known.max()
+        return f"{low:g}" if low == high else f"{known.median():g} [{low:g} to {high:g}]"
+    counted = known.astype(str).value_counts()
+    text = ", ".join(f"{name} {n}" for name, n in counted.head(4).items())
+    return text + (f", {len(counted) - 4} others" if len(counted) > 4 else "")
+
+
+def stability(icc: pd.DataFrame, threshold: float) -> str:
+    """One sentence on how many features reach the threshold."""
+    if icc.empty:
+        return "Stability was not assessed in this study."
+    reached, surely = (icc["icc"] >= threshold).sum(), (icc["lower"] >= threshold).sum()
+    patients, repeats = int(icc["n"].max()), int(icc["repeats"].max())
+    return (
+        f"{reached} of {len(icc)} features ({100 * reached / len(icc):.0f} %) have an ICC(2,1) of at least "
+        f"{threshold:g}; the lower 95 % limit of {surely} reaches it. {patients} development patients, "
+        f"{repeats} measurements of each."
+    )
+
+
+def _value(rows: pd.DataFrame, metric: str) -> str:
+    """The estimate of one metric with its interval; "-" where there is no such row."""
+    of = rows[rows["metric"] == metric]
+    if of.empty:
+        return "-"
+    row = of.iloc[0]
+    if metric == "logrank_p" and pd.notna(row["estimate"]):
+        return p_value(row["estimate"])
+    if pd.isna(row["estimate"]):
+        return str(row["method"]) if pd.notna(row["method"]) else "not estimated"
+    return interval(row["estimate"], row["lower"], row["upper"])
+
+
+def _counts(rows: pd.DataFrame) -> tuple[str, str]:
+    n, events = rows["n"].max(), rows["events"].max()
+    return ("-" if pd.isna(n) else f"{n:.0f}"), ("-" if pd.isna(events) else f"{events:.0f}")
+
+
+def headline(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, Any]) -> pd.DataFrame:
+    """Main results of one endpoint: each model, cross-validated and in the pooled external centers."""
+    metric = next(iter(DISCRIMINATION[definition["type"]]))
+    horizon = float(max(definition["horizons"])) if definition["type"] == "survival" else None
+    rows = []
+    for model in dict.fromkeys(metrics["model"]):
+        for evaluation, label in EVALUATIONS.items():
+            of = pooled(metrics[(metrics["endpoint"] == endpoint) & (metrics["model"] == model)], evaluation)
+            if of.empty:
+                continue
+            n, events = _counts(of[of["metric"] == metric])
+            row = {
+                "Model": model,
+                "Evaluated in": label,
+                "n": n,
+                "Events": events,
+                NAMES[metric]: _value(of, metric),
+            }
+            if definition["type"] == "multiclass":
+                row |= {NAMES[name].capitalize(): _value(of, name) for name in ("accuracy", "kappa")}
+            else:
+                when = "" if horizon is None else f" at {horizon:g} {definition['unit']}"
+                row |= {NAMES[name] + when: _value(at(of, horizon), name) for name in ("oe", "slope")}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def side_by_side(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, Any]) -> pd.DataFrame:
+    """External results without and with harmonization of the new centers; empty where there is no second one.
+
+    The patients differ too: those whose features calibrated a center are not evaluated with it.
+    """
+    of = metrics[(metrics["endpoint"] == endpoint) & (metrics["evaluation"] == "external")]
+    if "center-calibrated" not in set(of["harmonization"]):
+        return pd.DataFrame()
+    metric = next(iter(DISCRIMINATION[definition["type"]]))
+    horizon = float(max(definition["horizons"])) if definition["type"] == "survival" else None
+    labels = {"none": "none (primary)", "center-calibrated": "center-calibrated (secondary)"}
+    calibrated = set(of.loc[of["harmonization"] == "center-calibrated", "center"])
+    rows = []
+    for (model, center), both in of.groupby(["model", "center"], sort=False):
+        if center not in calibrated:
+            continue
+        for harmonization, label in labels.items():
+            here = both[both["harmonization"] == harmonization]
+            n, events = _counts(here[here["metric"] == metric])
+            row = {
+                "Model": model,
+                "Center": center,
+                "Harmonization of the center": label,
+                "n": n,
+                "Events": events,
+            }
+            row[NAMES[metric]] = _value(here, metric)
+            if definition["type"] != "multiclass":
+                row |= {NAMES[name]: _value(at(here, horizon), name) for name in ("oe", "slope", "ici")}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def performance(
+    metrics: pd.DataFrame,
+    endpoint: str,
+    definition: Mapping[str, Any],
+    external: list[str],
+    names: Iterable[str],
+) -> pd.DataFrame:
+    """Every evaluated set and model with the metrics `names` that it has; a row per horizon for survival."""
+    of = primary(metrics[metrics["endpoint"] == endpoint])
+    horizons = [float(value) for value in definition.get("horizons", [])]
+    present = [name for name in names if (of["metric"] == name).any()]
+    timed = bool(horizons) and of.loc[of["metric"].isin(present), "horizon"].notna().any()
+    rows = []
+    for evaluation, center, label in evaluated_sets(of, external):
+        here = of[(of["evaluation"] == evaluation) & (of["center"] == center) & of["metric"].isin(present)]
+        for model in dict.fromkeys(here["model"]):
+            for horizon in horizons if timed else [None]:
+                chosen = at(here[here["model"] == model], horizon)
+                if chosen.empty:
+                    continue
+                n, events = _counts(chosen)
+                when = {} if horizon is None else {f"Horizon ({definition['unit']})": f"{horizon:g}"}
+                values = {NAMES.get(name, name): _value(chosen, name) for name in present}
+                rows.append(
+                    {"Evaluated in": label, "Model": model, **when, "n": n, "Events": events, **values}
+                )
+    return pd.DataFrame(rows)
+
+
+def models(cards: list[dict[str, Any]]) -> pd.DataFrame:
+    """What was fitted: candidates, selected, events per candidate, hyperparameters, cut-off, hash."""
+    rows = []
+    for card in cards:
+        rows.append(
+            {
+                "Endpoint": card["endpoint"],
+                "Model": card["model"],
+                "Patients": card["n"],
+                "Events": card["events"],
+                "Candidates": card["candidates"],
+                "Events per candidate": f"{per_candidate(card):.2g}",
+                "Selected": card["selected"],
+                "Cut-off": "-" if card["cut_off"] is None else _short(card["cut_off"]),
+                "Hyperparameters": ", ".join(
+                    f"{key} = {_short(value)}" for key, value in card["hyperparameters"].items()
+                ),
+                "SHA-256": card["sha256"][:12],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def per_candidate(card: Mapping[str, Any]) -> float:
+    """Events per candidate predictor, candidates counted before selection; of several classes the rarest."""
+    return card["events"] / max(card["candidates"], 1)
+
+
+def warnings(cards: list[dict[str, Any]]) -> list[str]:
+    """What a reader must know before believing a number."""
+    low = [card for card in cards if per_candidate(card) < EVENTS_PER_CANDIDATE]
+    if not low:
+        return []
+    worst = min(low, key=per_candidate)
+    return [
+        f"{len(low)} of {len(cards)} models have fewer than {EVENTS_PER_CANDIDATE} events per candidate "
+        f"predictor (lowest: {worst['model']} for {worst['endpoint']}, {worst['events']} events for "
+        f"{worst['candidates']} candidates, {per_candidate(worst):.2g} each). Overfitting is likely; "
+        "apparent performance says nothing, cross-validated performance is uncertain, and only the external "
+        "results can speak for the model."
+    ]

@@ -1,0 +1,102 @@
+"""What each stage is told of the configuration: the smallest part that changes its result.
+
+A stage runs again where its settings change and only there, so a model's setting re-extracts nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hccstudy.config import Config
+
+PREPROCESS_KEYS = (
+    "modality",
+    "spacing",
+    "interpolator",
+    "window",
+    "bias_correction",
+    "normalization",
+    "normalization_region",
+    "landmarks",
+)
+
+
+def _of_series(config: Config, keys: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    return {name: {key: rules[key] for key in keys} for name, rules in config["series"].items()}
+
+
+def cohort_settings(config: Config) -> Config:
+    """`cohort.split_cohort`: everything that the cross-row checks look at."""
+    cohort = {key: value for key, value in config["cohort"].items() if key != "batch_size"}
+    return {"cohort": cohort} | {
+        key: config[key] for key in ("endpoints", "series", "harmonize", "predictors")
+    }
+
+
+def import_settings(config: Config) -> Config:
+    """`imports.import_batch`."""
+    return config["imports"] | {
+        "series": _of_series(config, ("modality", "timepoint", "required", "description"))
+    }
+
+
+def preprocess_settings(config: Config) -> Config:
+    """`preprocess.preprocess_batch`."""
+    return config["preprocess"] | {"series": _of_series(config, PREPROCESS_KEYS)}
+
+
+def region_settings(config: Config) -> Config:
+    """`regions.make_regions_batch`."""
+    limits = {
+        name: {"range": rules["resegment_range"], "sigma": rules["resegment_sigma"]}
+        for name, rules in config["series"].items()
+    }
+    return config["regions"] | {"resegment": limits}
+
+
+def feature_settings(config: Config) -> Config:
+    """`features.extract_batch`."""
+    parameters = {name: rules["parameters"] for name, rules in config["series"].items()}
+    return {"names": config["features"]["names"], "parameters": parameters}
+
+
+def repeat_settings(config: Config) -> Config:
+    """`stability.measure_repeats_batch`."""
+    return {
+        "regions": region_settings(config),
+        "features": feature_settings(config),
+        "perturbations": config["stability"]["perturbations"],
+        "primary_reader": config["features"]["primary_reader"],
+        "seed": config["study"]["seed"],
+    }
+
+
+def model_settings(config: Config, endpoint: str, model: str) -> Config:
+    """`models.train_model` and `models.predict_external`."""
+    rules = config["models"][model]
+    return {
+        "endpoint": config["endpoints"][endpoint] | {"name": endpoint},
+        "model": {key: rules[key] for key in ("predictors", "estimator", "select")} | {"name": model},
+        "clinical": {name: config["cohort"]["columns"][name] for name in config["predictors"]["clinical"]},
+        "stability": {key: config["stability"][key] for key in ("method", "threshold")},
+        "harmonize": config["harmonize"]["method"],
+        "resampling": config["resampling"],
+        "seed": config["study"]["seed"],
+    }
+
+
+def validation_settings(config: Config, endpoint: str, model: str) -> Config:
+    """`validation.validate`."""
+    rules = config["validation"]
+    low, high = rules["thresholds"]
+    return config["endpoints"][endpoint] | {
+        "endpoint": endpoint,
+        "model": model,
+        "bootstrap": rules["bootstrap"],
+        "seed": config["study"]["seed"],
+        "thresholds": [round(float(value), 2) for value in np.arange(low, high + 0.005, 0.01)],
+        "groups": rules["groups"],
+        "minimum_events": rules["minimum_events"],
+    }

@@ -1,0 +1,32 @@
+# DICOM, NIfTI, NRRD and masks -> canonical NIfTI, de-identified, geometry proven.
+
+
+rule import_images:
+    input:
+        simulated_images,
+    output:
+        table="results/imports/{batch}.tsv",
+        acquisition="results/imports/acquisition/{batch}.tsv",
+        ledger="results/ledger/imports/{batch}.tsv",
+    log:
+        "results/logs/imports/{batch}.log",
+    params:
+        call=stage("imports:import_batch"),
+        cases=cases_of_batch,
+        settings=import_settings(STUDY),
+        folder="results/imports/images",
+    script:
+        "../stage.py"
+
+
+rule collect_acquisition:
+    input:
+        tables=expand("results/imports/acquisition/{batch}.tsv", batch=BATCHES),
+    output:
+        table="results/imports/acquisition.tsv",
+    log:
+        "results/logs/imports/collect_acquisition.log",
+    params:
+        call=stage("tables:concatenate"),
+    script:
+        "../stage.py"

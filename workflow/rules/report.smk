@@ -1,0 +1,92 @@
+# Figures from tables, the report from both, and where everything came from.
+
+
+rule record_provenance:
+    output:
+        provenance="results/provenance.json",
+    log:
+        "results/logs/report/record_provenance.log",
+    params:
+        call=stage("provenance:record_provenance"),
+        settings=STUDY,
+    script:
+        "../stage.py"
+
+
+rule draw_study:
+    input:
+        flow=rules.collect_ledger.output.counts,
+        ledger=rules.collect_ledger.output.ledger,
+        acquisition=rules.collect_acquisition.output.table,
+        icc=rules.measure_stability.output.icc_table,
+        embedding=rules.describe_harmonization.output.embedding,
+        centers=rules.describe_harmonization.output.centers,
+    output:
+        figure_files(FIGURES["study"]),
+    log:
+        "results/logs/report/draw_study.log",
+    params:
+        call=stage("figures:draw_study"),
+        settings={"cohort": {"centers": STUDY["cohort"]["centers"]}, "stability": STUDY["stability"]},
+        folder="results/figures",
+    script:
+        "../stage.py"
+
+
+# One rule an endpoint, because the figures depend on its type.
+for ENDPOINT in ENDPOINTS:
+
+    rule:
+        name:
+            f"draw_{ENDPOINT}"
+        input:
+            metrics=of_models(rules.validate_model.output.metrics, ENDPOINT),
+            calibration_curve=of_models(rules.validate_model.output.calibration_curve, ENDPOINT),
+            calibration_groups=of_models(rules.validate_model.output.calibration_groups, ENDPOINT),
+            net_benefit=of_models(rules.validate_model.output.net_benefit, ENDPOINT),
+            kaplan_meier=of_models(rules.validate_model.output.kaplan_meier, ENDPOINT),
+            confusion=of_models(rules.validate_model.output.confusion, ENDPOINT),
+            roc=of_models(rules.validate_model.output.roc, ENDPOINT),
+            oof=of_models(rules.train_model.output.oof, ENDPOINT),
+            predictions=of_models(rules.predict_external.output.predictions, ENDPOINT),
+            coefficients=of_models(rules.train_model.output.coefficients, ENDPOINT),
+        output:
+            figure_files(FIGURES[ENDPOINT]),
+        log:
+            f"results/logs/report/draw_{ENDPOINT}.log",
+        params:
+            call=stage("figures:draw_endpoint"),
+            endpoint=ENDPOINT,
+            settings={
+                "cohort": {"centers": STUDY["cohort"]["centers"]},
+                "endpoints": STUDY["endpoints"],
+                "models": STUDY["models"],
+            },
+            folder="results/figures",
+        script:
+            "../stage.py"
+
+
+rule write_report:
+    input:
+        development=rules.split_cohort.output.development,
+        external=rules.split_cohort.output.external,
+        ledger=rules.collect_ledger.output.ledger,
+        acquisition=rules.collect_acquisition.output.table,
+        icc=rules.measure_stability.output.icc_table,
+        centers=rules.describe_harmonization.output.centers,
+        metrics=of_pairs(rules.validate_model.output.metrics),
+        cards=of_pairs(rules.train_model.output.card),
+        figures=figure_files(ALL_FIGURES, ["png"]),
+        captions=sorted(map(str, REPORT.glob("*.rst"))),
+        template=str(REPORT / "index.html.j2"),
+        provenance=rules.record_provenance.output.provenance,
+    output:
+        html="results/report/index.html",
+    log:
+        "results/logs/report/write_report.log",
+    params:
+        call=stage("report:write_report"),
+        settings=STUDY,
+    script:
+        "../stage.py"

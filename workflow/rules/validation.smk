@@ -1,0 +1,26 @@
+# The only rule that reads outcomes of external centers, after models and cut-offs are frozen.
+
+
+rule validate_model:
+    input:
+        oof=rules.train_model.output.oof,
+        predictions=rules.predict_external.output.predictions,
+        development=rules.split_cohort.output.development,
+        outcomes=rules.split_cohort.output.external_outcomes,
+    output:
+        metrics="results/validation/{endpoint}/{model}/metrics.tsv",
+        calibration_curve="results/validation/{endpoint}/{model}/calibration_curve.tsv",
+        calibration_groups="results/validation/{endpoint}/{model}/calibration_groups.tsv",
+        net_benefit="results/validation/{endpoint}/{model}/net_benefit.tsv",
+        kaplan_meier="results/validation/{endpoint}/{model}/kaplan_meier.tsv",
+        confusion="results/validation/{endpoint}/{model}/confusion.tsv",
+        roc="results/validation/{endpoint}/{model}/roc.tsv",
+    log:
+        "results/logs/validation/{endpoint}/{model}.log",
+    params:
+        call=stage("validation:validate"),
+        settings=lambda wildcards: validation_settings(
+            STUDY, wildcards.endpoint, wildcards.model
+        ),
+    script:
+        "../stage.py"

@@ -27,22 +27,10 @@ FEATURES = [
     for series in ("arterial", "portal")
     for region in ("tumor", "ring_0_10")
     for kind in [
-        *[
-            f"original_firstorder_{name}"
-            for name in ("Mean", "Entropy", "Skewness", "Kurtosis", "Range", "Energy")
-        ],
-        *[
-            f"original_glcm_{name}"
-            for name in ("Contrast", "Correlation", "Idm", "JointEntropy", "Imc1", "Imc2")
-        ],
-        *[
-            f"wavelet-LLH_glrlm_{name}"
-            for name in ("RunEntropy", "RunVariance", "GrayLevelNonUniformityNormalized")
-        ],
-        *[
-            f"log-sigma-3-0-mm-3D_glszm_{name}"
-            for name in ("ZoneEntropy", "SmallAreaEmphasis", "ZonePercentage")
-        ],
+        *[f"original_firstorder_{name}" for name in ("Mean", "Entropy", "Skewness", "Kurtosis", "Range", "Energy")],
+        *[f"original_glcm_{name}" for name in ("Contrast", "Correlation", "Idm", "JointEntropy", "Imc1", "Imc2")],
+        *[f"wavelet-LLH_glrlm_{name}" for name in ("RunEntropy", "RunVariance", "GrayLevelNonUniformityNormalized")],
+        *[f"log-sigma-3-0-mm-3D_glszm_{name}" for name in ("ZoneEntropy", "SmallAreaEmphasis", "ZonePercentage")],
         *[f"original_shape_{name}" for name in ("Sphericity", "MeshVolume", "Flatness")],
     ]
 ]

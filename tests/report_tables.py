@@ -100,16 +100,12 @@ def curves_of_risk(risk: np.ndarray, outcome: np.ndarray, slope: float) -> dict[
     grid = np.linspace(risk.min(), risk.max(), 40)
     observed = expit(0.15 + slope * np.log(grid / (1 - grid)))
     half = 1.96 * np.sqrt(observed * (1 - observed) / len(risk)) * (1 + 3 * np.abs(grid - np.median(risk)))
-    curve = pd.DataFrame(
-        {"predicted": grid, "observed": observed, "lower": observed - half, "upper": observed + half}
-    )
+    curve = pd.DataFrame({"predicted": grid, "observed": observed, "lower": observed - half, "upper": observed + half})
     rows = []
     for group, members in enumerate(np.array_split(np.argsort(risk), 5), start=1):
         mean, n = outcome[members].mean(), len(members)
         half_group = 1.96 * np.sqrt(max(mean * (1 - mean), 0.05) / n)
-        rows.append(
-            (group, risk[members].mean(), mean, max(mean - half_group, 0), min(mean + half_group, 1), n)
-        )
+        rows.append((group, risk[members].mean(), mean, max(mean - half_group, 0), min(mean + half_group, 1), n))
     groups = pd.DataFrame(rows, columns=["group", "predicted", "observed", "lower", "upper", "n"])
     benefit = []
     for cut in SETTINGS["validation"]["thresholds"]:
@@ -191,9 +187,7 @@ def evaluate(endpoint: str, scored: pd.DataFrame, slope: float) -> dict[str, pd.
         metric("kappa", 0.4, 0.15)
     made = {"metrics": pd.DataFrame(metrics)}
     made |= {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items() if parts}
-    return {
-        name: made.get(name, pd.DataFrame()).reindex(columns=columns) for name, columns in HEADERS.items()
-    }
+    return {name: made.get(name, pd.DataFrame()).reindex(columns=columns) for name, columns in HEADERS.items()}
 
 
 def refused(endpoint: str, n: int) -> dict[str, pd.DataFrame]:
@@ -205,9 +199,9 @@ def refused(endpoint: str, n: int) -> dict[str, pd.DataFrame]:
 
 
 def score(endpoint: str, model: str, patients: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    truth = (0.0 if model == "clinical" else 1.0) * patients["z"] + (
-        0.2 if model == "radiomics" else 0.4
-    ) * patients["c"]
+    truth = (0.0 if model == "clinical" else 1.0) * patients["z"] + (0.2 if model == "radiomics" else 0.4) * patients[
+        "c"
+    ]
     lp = (SIGNAL[model] * (truth + rng.normal(0, 0.45, len(patients)))).to_numpy()
     if endpoint == "os":
         risks = {f"risk@{t}": (1 - np.exp(-0.022 * t * np.exp(lp))).clip(0.001, 0.999) for t in (12, 24)}
@@ -215,22 +209,16 @@ def score(endpoint: str, model: str, patients: pd.DataFrame, rng: np.random.Gene
     if endpoint == "mvi":
         return pd.DataFrame({"risk": expit(lp - 0.3), "group": np.where(lp > 0.3, "high", "low")})
     away = -((lp[:, None] - np.array([-1.6, -0.5, 0.5, 1.6])) ** 2)
-    return pd.DataFrame(
-        np.exp(away) / np.exp(away).sum(axis=1, keepdims=True), columns=[f"p@{x}" for x in LEVELS]
-    )
+    return pd.DataFrame(np.exp(away) / np.exp(away).sum(axis=1, keepdims=True), columns=[f"p@{x}" for x in LEVELS])
 
 
-def write_model(
-    root: Path, endpoint: str, model: str, patients: pd.DataFrame, rng: np.random.Generator
-) -> None:
+def write_model(root: Path, endpoint: str, model: str, patients: pd.DataFrame, rng: np.random.Generator) -> None:
     scored = pd.concat([patients.reset_index(drop=True), score(endpoint, model, patients, rng)], axis=1)
     columns = [name for name in scored if name not in patients.columns]
     inside = scored["center"].isin(DEVELOPMENT)
     home, validation = root / "models" / endpoint / model, root / "validation" / endpoint / model
     folds = {"fold": rng.integers(0, 5, inside.sum())}
-    write_table(
-        scored.loc[inside, ["patient", "center"]].assign(**folds).join(scored[columns]), home / "oof.tsv"
-    )
+    write_table(scored.loc[inside, ["patient", "center"]].assign(**folds).join(scored[columns]), home / "oof.tsv")
     outside = scored.loc[~inside, ["patient", "center", *columns]]
     calibrated = outside.iloc[10:].assign(harmonization="center-calibrated")
     both = pd.concat([outside.assign(harmonization="none"), calibrated])
@@ -275,13 +263,9 @@ def write_model(
         table["level"] = np.resize(LEVELS, len(table))
     if model == "boosting":
         names = FEATURES[:9]
-        table = pd.DataFrame(
-            {"feature": names, "level": "", "kind": "importance", "coefficient": rng.random(9)}
-        )
+        table = pd.DataFrame({"feature": names, "level": "", "kind": "importance", "coefficient": rng.random(9)})
     if model == "forest":  # a survival forest has no importances
-        table = pd.DataFrame(
-            {"feature": FEATURES[:9], "level": "", "kind": "importance", "coefficient": np.nan}
-        )
+        table = pd.DataFrame({"feature": FEATURES[:9], "level": "", "kind": "importance", "coefficient": np.nan})
     write_table(table, home / "coefficients.tsv")
     offered = 8 if model == "clinical" else len(FEATURES) + 8 * (model == "combined")
     known = scored[inside]
@@ -293,9 +277,7 @@ def write_model(
         "selected": len(table),
         "n": len(known),
         "events": int(
-            {"os": known["os_event"], "mvi": known["mvi"], "mrecist": known["mrecist"] == "CR"}[
-                endpoint
-            ].sum()
+            {"os": known["os_event"], "mvi": known["mvi"], "mrecist": known["mrecist"] == "CR"}[endpoint].sum()
         ),
         "cut_off": None if endpoint == "mrecist" else 0.0,
         "hyperparameters": {"fraction": 0.08} if radiomic else {"n_estimators": 300},
@@ -319,9 +301,7 @@ def write_study(root: Path) -> None:
     outcomes = ["os_months", "os_event", "mvi", "mrecist"]
     write_table(kept[~inside].drop(columns=outcomes), root / "cohort/external.tsv")
 
-    images = patients[["patient", "center"]].merge(
-        pd.DataFrame({"series": ["arterial", "portal"]}), how="cross"
-    )
+    images = patients[["patient", "center"]].merge(pd.DataFrame({"series": ["arterial", "portal"]}), how="cross")
     kernel = {
         "Aldbrook": "B30f",
         "Brennac": "FC08",
@@ -330,9 +310,7 @@ def write_study(root: Path) -> None:
         "Eastlyn": "FC08",
     }
     images["ConvolutionKernel"] = images["center"].map(kernel).where(rng.random(len(images)) < 0.85, "B40s")
-    thickness = images["center"].map(
-        {"Aldbrook": 3, "Brennac": 5, "Corvale": 2.5, "Dunmoor": 3, "Eastlyn": 5}
-    )
+    thickness = images["center"].map({"Aldbrook": 3, "Brennac": 5, "Corvale": 2.5, "Dunmoor": 3, "Eastlyn": 5})
     images["SliceThickness"] = thickness.where(rng.random(len(images)) < 0.8, 4.0)
     images["Manufacturer"] = images["center"].map(dict(zip(CENTERS, ["A", "B", "C", "A", "B"], strict=True)))
     images["Manufacturer"] = "Simulated " + images["Manufacturer"]
@@ -373,13 +351,9 @@ def write_study(root: Path) -> None:
 def endpoint_inputs(root: Path, endpoint: str) -> dict[str, list[str]]:
     """The list arguments of figures.draw_endpoint for one endpoint."""
     models = [model for of, model in PAIRS if of == endpoint]
-    inputs = {
-        name: [str(root / f"validation/{endpoint}/{model}/{name}.tsv") for model in models]
-        for name in HEADERS
-    }
+    inputs = {name: [str(root / f"validation/{endpoint}/{model}/{name}.tsv") for model in models] for name in HEADERS}
     inputs |= {
-        name: [str(root / f"models/{endpoint}/{m}/{name}.tsv") for m in models]
-        for name in ("oof", "coefficients")
+        name: [str(root / f"models/{endpoint}/{m}/{name}.tsv") for m in models] for name in ("oof", "coefficients")
     }
     return inputs | {"predictions": [str(root / f"predictions/{endpoint}/{model}.tsv") for model in models]}
 

@@ -19,9 +19,7 @@ def pingouin_icc(values: np.ndarray) -> tuple[float, float, float]:
     patients, raters = np.indices((n, k))
     long = pd.DataFrame({"patient": patients.ravel(), "rater": raters.ravel(), "value": values.ravel()})
     with pingouin_without_rounding(pingouin):
-        table = pingouin.intraclass_corr(long, "patient", "rater", "value", nan_policy="omit").set_index(
-            "Type"
-        )
+        table = pingouin.intraclass_corr(long, "patient", "rater", "value", nan_policy="omit").set_index("Type")
     row = table.loc["ICC(A,1)"]
     return row["ICC"], *row["CI95"]
 

@@ -87,7 +87,7 @@ def test_a_killed_patient_is_computed_again_and_leaves_nothing_behind(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, killed, cases("a", "b"))
     assert not (tmp_path / "b").exists()
-    rows, _ = run(tmp_path, work, cases("a", "b"))
+    run(tmp_path, work, cases("a", "b"))
     assert work.done == ["a", "b", "b"]
     assert (tmp_path / "b" / "image.txt").read_text() == "b-1"
     assert not list(tmp_path.glob(".*"))

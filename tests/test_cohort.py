@@ -168,7 +168,7 @@ def test_a_predictor_that_is_really_the_outcome_is_refused(study, values):
 
 
 def test_small_and_one_sided_centers_are_said(study):
-    patients, images, overlay, save = study
+    patients, _, _, save = study
     patients.loc[patients["center"] == "C", "mvi"] = 0
     drop = patients.index[patients["center"] == "C"][:10]
     patients.loc[drop, "center"] = "A"
@@ -178,7 +178,7 @@ def test_small_and_one_sided_centers_are_said(study):
 
 
 def test_combat_refuses_a_tiny_development_center_and_a_single_one(study):
-    patients, images, overlay, save = study
+    patients, _, overlay, save = study
     drop = patients.index[patients["center"] == "B"][:11]
     patients.loc[drop, "center"] = "A"
     assert "9 patients of development center B; expected at least 10 for ComBat" in problems(save)

@@ -170,7 +170,9 @@ def test_published_values_of_the_ibsi_digital_phantom(phantom, tmp_path):
     image, mask = phantom
     values = extract(image, {"roi": mask}, write_parameters(tmp_path, "{binWidth: 1}"))["roi"]
     assert len(PUBLISHED) == 104
-    wrong = {tag: values[f"original_{tag}"] for tag in PUBLISHED if not within(values[f"original_{tag}"], *PUBLISHED[tag])}
+    wrong = {
+        tag: values[f"original_{tag}"] for tag in PUBLISHED if not within(values[f"original_{tag}"], *PUBLISHED[tag])
+    }
     assert not wrong
 
 
@@ -222,9 +224,7 @@ FILTERS = "{Original: {}, Wavelet: {}, LoG: {sigma: [2.0, 4.0]}, Gradient: {}, S
 def test_values_are_pyradiomics_own(picture, tmp_path, setting, types):
     image, tumor, border = picture
     parameters = write_parameters(tmp_path, setting, types)
-    found = extract(
-        image, {"tumor": tumor, "border": border}, parameters, labels={"border": 3}, names="pyradiomics"
-    )
+    found = extract(image, {"tumor": tumor, "border": border}, parameters, labels={"border": 3}, names="pyradiomics")
     for region, mask, label in (("tumor", tumor, 1), ("border", border, 3)):
         expected = RadiomicsFeatureExtractor(parameters, additionalInfo=False).execute(image, mask, label=label)
         assert list(found[region]) == list(expected)

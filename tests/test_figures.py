@@ -134,9 +134,7 @@ def test_a_model_has_one_color_wherever_it_appears(drawn):
         "mvi_roc",
         "os_time_dependent_auc",
     ):
-        used = {
-            line.get_color() for line in drawn[name].findobj(lambda artist: hasattr(artist, "get_drawstyle"))
-        }
+        used = {line.get_color() for line in drawn[name].findobj(lambda artist: hasattr(artist, "get_drawstyle"))}
         assert known["forest"].color in used, name
     bars = [ax for ax in drawn["os_coefficients"].axes if ax.get_title(loc="left").startswith("combined")]
     assert {style.mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in bars[0].patches} == {
@@ -157,10 +155,7 @@ def test_flow_boxes_state_the_ledger_and_do_not_overlap(results, drawn):
     assert "Development: n = 68" in said and "External: n = 46" in said
     many = pd.DataFrame(
         [("cohort", "in", "", 5000), ("cohort", "included", "", 4000)]
-        + [
-            ("cohort", "excluded", f"a rather long reason with the number {k} that has to wrap", 125)
-            for k in range(8)
-        ]
+        + [("cohort", "excluded", f"a rather long reason with the number {k} that has to wrap", 125) for k in range(8)]
         + [(stage, status, "", 4000) for stage in cohort.STAGES[1:] for status in ("in", "included")],
         columns=["stage", "status", "reason", "patients"],
     )
@@ -197,10 +192,7 @@ def test_harmonized_external_results_do_not_enter_the_primary_figures(results):
     table = evaluated.stack(made.endpoint_inputs(results, "os")["metrics"], stages.METRICS)
     assert (table["harmonization"] == "center-calibrated").any()
     assert not (evaluated.primary(table)["harmonization"] == "center-calibrated").any()
-    assert (
-        evaluated.counts(evaluated.pooled(table[table["metric"] == "harrell_c"], "external"))
-        == "n = 46, 28 events"
-    )
+    assert evaluated.counts(evaluated.pooled(table[table["metric"] == "harrell_c"], "external")) == "n = 46, 28 events"
 
 
 def test_numbers_at_risk_are_the_patients_whose_time_reaches_the_tick():
@@ -214,9 +206,7 @@ def test_numbers_at_risk_are_the_patients_whose_time_reaches_the_tick():
 
 
 def test_kaplan_meier_curve_is_the_table_and_starts_at_one():
-    table = pd.DataFrame(
-        {"group": "high", "time": [2.0, 5.0], "survival": [0.8, 0.4], "lower": 0.1, "upper": 0.9}
-    )
+    table = pd.DataFrame({"group": "high", "time": [2.0, 5.0], "survival": [0.8, 0.4], "lower": 0.1, "upper": 0.9})
     ax = Figure().subplots()
     models.kaplan_meier(ax, table, [0, 5])
     (line,) = ax.lines

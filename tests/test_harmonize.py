@@ -38,9 +38,7 @@ def one_thread():
         yield
 
 
-def simulate(
-    sizes: dict[str, int], features: int = 60, seed: int = 0
-) -> tuple[pd.DataFrame, dict[str, dict]]:
+def simulate(sizes: dict[str, int], features: int = 60, seed: int = 0) -> tuple[pd.DataFrame, dict[str, dict]]:
     """Features with a known shift (SD) and scale per center and feature; column center first."""
     rng = np.random.default_rng(seed)
     parts, truth = [], {}
@@ -211,9 +209,7 @@ def test_features_are_matched_by_name(cohort):
 
 def test_parameters_survive_json_to_the_last_bit(cohort):
     features, center = split(cohort)
-    age = pd.DataFrame(
-        {"age": np.linspace(40, 80, 95) % 17, "sex": ["f", "m", "m", "f", "m"] * 19}, cohort.index
-    )
+    age = pd.DataFrame({"age": np.linspace(40, 80, 95) % 17, "sex": ["f", "m", "m", "f", "m"] * 19}, cohort.index)
     for covariates in (None, age):
         model = ComBat(mean_only=["B"]).fit(features.assign(flat=0.1), center, covariates)
         text = json.dumps(model.to_parameters(), allow_nan=False, sort_keys=True)
@@ -226,7 +222,7 @@ def test_parameters_survive_json_to_the_last_bit(cohort):
 
 def test_works_as_a_scikit_learn_step_and_loads_without_foreign_code(cohort):
     model = clone(CenterComBat(minimum=5, mean_only_below=7))
-    assert model.get_params() == {"minimum": 5, "mean_only_below": 7}
+    assert model.get_params() == {"minimum": 5, "mean_only_below": 7, "sizes": None}
     assert clone(ComBat(mean_only=["A"], reference="B")).get_params()["mean_only"] == ["A"]
     stored = skops.io.dumps(model.fit(cohort))
     foreign = skops.io.get_untrusted_types(data=stored)
@@ -346,7 +342,7 @@ def test_a_center_that_the_training_never_saw_passes_through_unchanged(cohort):
 def test_small_centers_get_a_shift_and_no_scale(n, mean_only, caplog):
     frame, _ = simulate({"A": 30, "B": 30, "S": n, "X": n})
     training, new = frame[frame["center"] != "X"], frame[frame["center"] == "X"]
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         model = CenterComBat().fit(training).add_center(new)
     for name in ("S", "X"):
         assert (model.combat_.batches_[name]["scale"] == 1).all() == mean_only
@@ -355,9 +351,19 @@ def test_small_centers_get_a_shift_and_no_scale(n, mean_only, caplog):
     assert (model.combat_.batches_["A"]["scale"] != 1).all()
 
 
+def test_the_policy_goes_by_the_whole_center_not_by_its_fold():
+    frame, _ = simulate({"A": 24, "B": 24, "S": 12})
+    sizes = frame["center"].value_counts().to_dict()
+    fold = frame.groupby("center").head(8)
+    with pytest.raises(StudyError, match="has 8 patients"):
+        CenterComBat().fit(fold)
+    batches = CenterComBat(sizes=sizes).fit(fold).combat_.batches_
+    assert [bool((batches[name]["scale"] == 1).all()) for name in "ABS"] == [False, False, True]
+
+
 def test_centers_below_the_minimum_are_refused(cohort):
     tiny, _ = simulate({"T": 9}, seed=1)
-    with pytest.raises(StudyError, match="center T has 9 patients here; expected at least 10"):
+    with pytest.raises(StudyError, match="center T has 9 patients; expected at least 10"):
         CenterComBat().fit(pd.concat([cohort, tiny]))
     with pytest.raises(StudyError, match="center T has 9 patients here"):
         CenterComBat().fit(cohort).add_center(tiny)
@@ -372,9 +378,7 @@ def test_the_shift_of_a_small_center_is_removed_as_far_as_its_size_allows():
         scale = np.sqrt(np.average([truth[c]["scale"] ** 2 for c in truth], axis=0, weights=[60, 60, 15]))
         others = [truth["S"]["shift"] - truth[c]["shift"] for c in "AB"]
         known = np.mean(others, axis=0) / scale
-        found = (
-            model.batches_["S"]["shift"] - (model.batches_["A"]["shift"] + model.batches_["B"]["shift"]) / 2
-        )
+        found = model.batches_["S"]["shift"] - (model.batches_["A"]["shift"] + model.batches_["B"]["shift"]) / 2
         return float(np.var(known - found) / np.var(known))
 
     assert left(named) < 0.2 < left(sva)
@@ -466,12 +470,10 @@ def test_center_dependent_prevalence_fools_raw_features_and_not_combat_in_folds(
 
 # ---------------------------------------------------------------- the stage
 
-SETTINGS = {"method": "combat", "seed": 1, "minimum": 10, "mean_only_below": 20}
+SETTINGS = {"method": "combat", "seed": 1}
 
 
-def run_describe(
-    folder: Path, frame: pd.DataFrame, development: pd.DataFrame, **settings: object
-) -> dict[str, Path]:
+def run_describe(folder: Path, frame: pd.DataFrame, development: pd.DataFrame, **settings: object) -> dict[str, Path]:
     folder.mkdir()
     write_table(frame.rename_axis("patient").reset_index(), folder / "features.parquet")
     write_table(development, folder / "development.tsv")
@@ -560,7 +562,7 @@ def test_centers_without_scanner_effect_are_told_at_chance():
     rng = np.random.default_rng(2)
     frame = pd.DataFrame(rng.normal(size=(90, 30))).rename(columns=lambda number: f"f{number}")
     frame.insert(0, "center", np.repeat(["A", "B", "C"], 30))
-    told = harmonize.tell_centers(frame, None, seed=0)
+    told = harmonize.tell_centers(frame, seed=0, harmonized=False)
     assert told["lower"] < 1 / 3 < told["upper"]
 
 

@@ -26,9 +26,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = SHARED / "data"
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"no {DATA}: the real images are not in the repository"
-)
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA}: the real images are not in the repository")
 
 SIZE = (24, 20, 12)
 SPACING = (0.8, 0.9, 2.5)
@@ -111,9 +109,7 @@ def write_dicom(
         data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
         data.PixelSpacing = [SPACING[1], SPACING[0]]
         data.ImageOrientationPatient = [float(f"{value:.8f}") for value in (*steps[:, 0], *steps[:, 1])]
-        data.ImagePositionPatient = [
-            float(f"{value:.6f}") for value in image.TransformIndexToPhysicalPoint((0, 0, z))
-        ]
+        data.ImagePositionPatient = [float(f"{value:.6f}") for value in image.TransformIndexToPhysicalPoint((0, 0, z))]
         slope, intercept = (1.0, -1024.0) if slopes is None else (slopes[z], 0.0)
         data.RescaleSlope, data.RescaleIntercept = slope, intercept
         data.PixelData = np.rint((plane - intercept) / slope).astype(np.int16).tobytes()
@@ -161,9 +157,7 @@ def write_seg(path: Path, series: list[Path], segments: dict[str, np.ndarray]) -
     return str(path)
 
 
-def write_rtstruct(
-    path: Path, rois: dict[str, list[np.ndarray]], frame: str, kind: str = "CLOSED_PLANAR"
-) -> str:
+def write_rtstruct(path: Path, rois: dict[str, list[np.ndarray]], frame: str, kind: str = "CLOSED_PLANAR") -> str:
     """An RTSTRUCT; contours are n x 3 points in mm."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -219,9 +213,7 @@ class Result:
         return sitk.ReadImage(self.rows.loc[row, column])
 
 
-def run(
-    tmp_path: Path, *cases: dict[str, Any], chosen: dict[str, Any] | None = None, name: str = "out"
-) -> Result:
+def run(tmp_path: Path, *cases: dict[str, Any], chosen: dict[str, Any] | None = None, name: str = "out") -> Result:
     folder = tmp_path / name
     import_batch(
         cases=list(cases),
@@ -234,9 +226,7 @@ def run(
     return Result(folder)
 
 
-def refused(
-    tmp_path: Path, image: Any, mask: Any, chosen: dict[str, Any] | None = None, **values: Any
-) -> Any:
+def refused(tmp_path: Path, image: Any, mask: Any, chosen: dict[str, Any] | None = None, **values: Any) -> Any:
     """The ledger line of a patient who does not get through; it names the row of the images table."""
     result = run(tmp_path, case("P1", images_row(image, mask, **values)), chosen=chosen)
     line = result.ledger.loc["P1"]
@@ -283,9 +273,7 @@ def test_every_format_gives_the_same_voxels_at_the_same_place(tmp_path, mask, en
     np.testing.assert_allclose(found.GetOrigin(), truth.GetOrigin(), atol=1e-4)
     np.testing.assert_allclose(found.GetSpacing(), truth.GetSpacing(), atol=1e-6)
     np.testing.assert_allclose(found.GetDirection(), truth.GetDirection(), atol=1e-6)
-    np.testing.assert_array_equal(
-        sitk.GetArrayFromImage(result.image("mask")), sitk.GetArrayFromImage(labels())
-    )
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(result.image("mask")), sitk.GetArrayFromImage(labels()))
 
 
 @pytest.mark.parametrize("direction", [None, OBLIQUE], ids=["axial", "oblique"])
@@ -309,9 +297,7 @@ def test_axis_orders_and_flips_change_nothing_in_space(tmp_path, codes_, directi
 def test_a_cropped_mask_on_the_image_lattice_is_put_in_its_place(tmp_path, image):
     cropped = labels()[2:22, 1:16, 0:11]
     result = run(tmp_path, case("P1", images_row(image, write(cropped, tmp_path / "m.nii.gz"))))
-    np.testing.assert_array_equal(
-        sitk.GetArrayFromImage(result.image("mask")), sitk.GetArrayFromImage(labels())
-    )
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(result.image("mask")), sitk.GetArrayFromImage(labels()))
 
 
 def test_real_numbers_stay_real(tmp_path, mask):
@@ -369,9 +355,7 @@ def test_jpeg_lossless_slices_are_decoded(tmp_path):
 def mixed(tmp_path: Path) -> dict[str, sitk.Image]:
     """Three series in one folder, nested as a PACS exports them; UID -> image."""
     found = {}
-    for seed, (part, said) in enumerate(
-        (("a", "Arterial 1.0"), ("b/deep", "Ax PORTAL 3.0"), ("c", "portal MPR"))
-    ):
+    for seed, (part, said) in enumerate((("a", "Arterial 1.0"), ("b/deep", "Ax PORTAL 3.0"), ("c", "portal MPR"))):
         uid = generate_uid()
         found[uid] = scan(seed=seed)
         write_dicom(found[uid], tmp_path / "mixed" / part, SeriesInstanceUID=uid, SeriesDescription=said)
@@ -584,9 +568,7 @@ BROKEN = {
     ),
     "sheared": (
         "sheared image axes",
-        lambda p: nifti_with(
-            p / "i.nii.gz", 252, struct.pack("<2h", 0, 1) + bytes(24) + struct.pack("<2f", -0.8, 0.7)
-        ),
+        lambda p: nifti_with(p / "i.nii.gz", 252, struct.pack("<2h", 0, 1) + bytes(24) + struct.pack("<2f", -0.8, 0.7)),
     ),
     "four dimensions": (
         "4-D image",
@@ -788,17 +770,13 @@ def test_a_segment_is_chosen_by_number_or_label(tmp_path, series, label):
     seg = write_seg(tmp_path / "m.dcm", series, segments())
     result = run(tmp_path, case("P1", images_row(tmp_path / "series", seg, label=label)))
     assert result.ledger.loc["P1", "detail"] == ""
-    np.testing.assert_array_equal(
-        sitk.GetArrayFromImage(result.image("mask")), sitk.GetArrayFromImage(labels())
-    )
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(result.image("mask")), sitk.GetArrayFromImage(labels()))
 
 
 def test_the_only_segment_needs_no_label(tmp_path, series):
     seg = write_seg(tmp_path / "m.dcm", series, {"lesion 1": segments()["HCC"]})
     result = run(tmp_path, case("P1", images_row(tmp_path / "series", seg)))
-    np.testing.assert_array_equal(
-        sitk.GetArrayFromImage(result.image("mask")), sitk.GetArrayFromImage(labels()) == 1
-    )
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(result.image("mask")), sitk.GetArrayFromImage(labels()) == 1)
 
 
 @pytest.mark.parametrize("label", ["", "Spleen", "4"])
@@ -855,9 +833,7 @@ def test_contours_with_a_hole_have_the_analytic_volume_and_place(direction, code
     drawn.CopyInformation(image)
     volume = sitk.GetArrayFromImage(drawn).sum() * np.prod(SPACING)
     assert volume == pytest.approx(np.pi * (OUTER**2 - INNER**2) * 7 * 2.5, rel=0.01)
-    middle = (
-        np.array([[26.4, 25.7, 12.5]]) @ np.reshape(acquired.GetDirection(), (3, 3)).T + acquired.GetOrigin()
-    )
+    middle = np.array([[26.4, 25.7, 12.5]]) @ np.reshape(acquired.GetDirection(), (3, 3)).T + acquired.GetOrigin()
     np.testing.assert_allclose(centers(drawn, 1).mean(0), middle[0], atol=0.05)
     assert sampled(drawn, middle) == [0]  # the hole
 
@@ -992,9 +968,7 @@ def computed(result: Result) -> dict[str, int]:
 
 def contents(result: Result) -> dict[str, bytes]:
     return {
-        str(path.relative_to(result.folder)): path.read_bytes()
-        for path in result.folder.rglob("*")
-        if path.is_file()
+        str(path.relative_to(result.folder)): path.read_bytes() for path in result.folder.rglob("*") if path.is_file()
     }
 
 
@@ -1139,9 +1113,7 @@ def test_a_sidecar_leaves_its_scanner_and_not_its_patient(tmp_path, mask):
     raw[148:158] = b"Mustermann"  # descrip
     (tmp_path / "i.nii.gz").write_bytes(gzip.compress(bytes(raw)))
     chosen = settings(portal={"modality": "MR"})
-    result = run(
-        tmp_path, case("P1", images_row(tmp_path / "i.nii.gz", mask), index_date="2021-03-01"), chosen=chosen
-    )
+    result = run(tmp_path, case("P1", images_row(tmp_path / "i.nii.gz", mask), index_date="2021-03-01"), chosen=chosen)
     found = result.acquisition.loc[0]
     assert (found.Manufacturer, found.ManufacturerModelName) == ("Philips", "")
     assert (found.MagneticFieldStrength, found.RepetitionTime, found.EchoTime, found.FlipAngle) == (
@@ -1242,8 +1214,7 @@ def test_a_sparse_labelmap_segmentation_equals_its_mask(name):
 @needs_data
 def test_a_multiframe_ct_equals_its_single_frames():
     one, many = (
-        canonical(read_series(DATA / "dicom_seg" / "23x38x3" / name, "", "").image)
-        for name in ("image", "multiframe")
+        canonical(read_series(DATA / "dicom_seg" / "23x38x3" / name, "", "").image) for name in ("image", "multiframe")
     )
     np.testing.assert_array_equal(sitk.GetArrayFromImage(one), sitk.GetArrayFromImage(many))
     np.testing.assert_allclose(one.GetOrigin(), many.GetOrigin(), atol=1e-6)

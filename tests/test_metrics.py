@@ -46,9 +46,7 @@ def binary(n: int = 200, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_kaplan_meier_equals_the_textbook_table_with_log_log_intervals() -> None:
-    steps = survival.kaplan_meier(np.array(MERCAPTOPURINE, float), np.array(RELAPSED, float)).set_index(
-        "time"
-    )
+    steps = survival.kaplan_meier(np.array(MERCAPTOPURINE, float), np.array(RELAPSED, float)).set_index("time")
     published = {  # SAS and Stata print these for the 6-MP arm (log-log intervals)
         6: (0.8571, 0.6197, 0.9516, 21),
         7: (0.8067, 0.5631, 0.9228, 17),
@@ -59,9 +57,7 @@ def test_kaplan_meier_equals_the_textbook_table_with_log_log_intervals() -> None
         23: (0.4482, 0.1881, 0.6801, 6),
     }
     for time, row in published.items():
-        assert steps.loc[time, ["survival", "lower", "upper", "at_risk"]].to_numpy() == pytest.approx(
-            row, abs=6e-5
-        )
+        assert steps.loc[time, ["survival", "lower", "upper", "at_risk"]].to_numpy() == pytest.approx(row, abs=6e-5)
     assert steps.loc[0].to_list() == [1, 1, 1, 21]
 
 
@@ -99,18 +95,14 @@ def test_censoring_weights_by_hand_with_a_tie_of_event_and_censoring() -> None:
 def test_weights_for_censoring_reproduce_kaplan_meier_with_integer_months(horizon: float) -> None:
     time, event, _ = months()
     cases, controls = survival.horizon_weights(time, event, horizon, once(150))
-    assert cases.sum() / 150 == pytest.approx(
-        survival.event_risk(time, event, horizon, once(150))[0], abs=1e-12
-    )
+    assert cases.sum() / 150 == pytest.approx(survival.event_risk(time, event, horizon, once(150))[0], abs=1e-12)
     assert (cases + controls).sum() == pytest.approx(150)
 
 
 # --- discrimination -------------------------------------------------------------------------------
 
 
-def concordance_by_definition(
-    time: np.ndarray, event: np.ndarray, score: np.ndarray, weight: np.ndarray
-) -> float:
+def concordance_by_definition(time: np.ndarray, event: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
     won = pairs = 0.0
     for i in np.flatnonzero(event):
         for j in range(len(time)):
@@ -172,9 +164,7 @@ def test_multiclass_auc_and_agreement_equal_scikit_learn() -> None:
     assert kappa[0] == pytest.approx(cohen_kappa_score(level, predicted))
     score, null = overall.brier_classes(level, probability, once(160))
     assert score[0] == pytest.approx(np.mean(np.sum((np.eye(4)[level] - probability) ** 2, axis=1)))
-    assert null[0] == pytest.approx(
-        np.mean(np.sum((np.eye(4)[level] - np.bincount(level) / 160) ** 2, axis=1))
-    )
+    assert null[0] == pytest.approx(np.mean(np.sum((np.eye(4)[level] - np.bincount(level) / 160) ** 2, axis=1)))
 
 
 # --- censored against uncensored ------------------------------------------------------------------
@@ -210,19 +200,13 @@ def test_censored_metrics_find_the_values_of_the_full_follow_up() -> None:
     death, lost = rng.exponential(40 * np.exp(-lp)), rng.exponential(40, size=n)
     time, event, truth = np.minimum(death, lost), (death <= lost) * 1.0, (death <= horizon) * 1.0
     risk = 1 - np.exp(-horizon / 40 * np.exp(lp))
-    assert (
-        truth.mean() - ((event == 1) & (time <= horizon)).mean() > 0.08
-    )  # ignoring censoring would be wrong
+    assert truth.mean() - ((event == 1) & (time <= horizon)).mean() > 0.08  # ignoring censoring would be wrong
     ones = once(n)
-    assert discrimination.auc_t(time, event, lp, horizon, ones)[0] == pytest.approx(
-        roc_auc_score(truth, lp), abs=0.01
-    )
+    assert discrimination.auc_t(time, event, lp, horizon, ones)[0] == pytest.approx(roc_auc_score(truth, lp), abs=0.01)
     assert overall.brier_t(time, event, risk, horizon, ones)[0][0] == pytest.approx(
         brier_score_loss(truth, risk), abs=0.005
     )
-    assert calibration.observed_expected_t(time, event, risk, horizon, ones)[0][0] == pytest.approx(
-        1, abs=0.04
-    )
+    assert calibration.observed_expected_t(time, event, risk, horizon, ones)[0][0] == pytest.approx(1, abs=0.04)
     assert calibration.slope_t(time, event, lp, ones)[0][0] == pytest.approx(1, abs=0.04)
     thresholds = np.array([0.2, 0.5, 0.8])
     assert net_benefit.net_benefit_t(time, event, risk, horizon, thresholds, ones)[0] == pytest.approx(
@@ -285,9 +269,7 @@ def test_a_resample_as_counts_equals_the_repeated_rows() -> None:
 
     draw = patient_counts(np.arange(150), 1, [4])[1:]
     repeated = np.repeat(np.arange(150), draw[0].astype(int))
-    assert everything(np.arange(150), draw) == pytest.approx(
-        everything(repeated, once(150)), rel=1e-7, abs=1e-10
-    )
+    assert everything(np.arange(150), draw) == pytest.approx(everything(repeated, once(150)), rel=1e-7, abs=1e-10)
 
 
 def test_resamples_do_not_depend_on_each_other() -> None:
@@ -347,9 +329,7 @@ def test_a_fit_that_does_not_exist_is_nan_and_spares_the_other_resamples() -> No
     assert np.isnan(logistic(event, np.ones((6, 1)), once(6)).beta).all()
     assert np.isnan(cox(np.arange(6.0), np.zeros(6), x, once(6)).beta).all()
     # Whoever dies first always has the larger covariate: the partial likelihood has no maximum.
-    assert np.isnan(
-        cox(np.arange(6.0), np.ones(6), x[::-1] * 0 + np.arange(6.0)[::-1, None], once(6)).beta
-    ).all()
+    assert np.isnan(cox(np.arange(6.0), np.ones(6), x[::-1] * 0 + np.arange(6.0)[::-1, None], once(6)).beta).all()
 
 
 # --- calibration ----------------------------------------------------------------------------------
@@ -360,9 +340,7 @@ def test_calibration_in_the_large_of_a_constant_risk_has_a_closed_form() -> None
     level, (lower, upper) = calibration.in_the_large(event, np.full(100, 0.2), once(100))
     assert level[0] == pytest.approx(logit(0.3) - logit(0.2), abs=1e-9)
     error = 1 / np.sqrt(100 * 0.3 * 0.7)
-    assert (lower, upper) == pytest.approx(
-        (level[0] - 1.959964 * error, level[0] + 1.959964 * error), abs=1e-6
-    )
+    assert (lower, upper) == pytest.approx((level[0] - 1.959964 * error, level[0] + 1.959964 * error), abs=1e-6)
     ratio, interval = calibration.observed_expected(event, np.full(100, 0.2), once(100))
     assert ratio[0] == pytest.approx(1.5)
     assert np.log(interval[1] / 1.5) == pytest.approx(1.959964 * np.sqrt(0.7 / 30), abs=1e-6)
@@ -417,9 +395,7 @@ def test_a_calibration_group_that_is_not_followed_to_the_horizon_has_no_observed
 def test_the_observed_risk_of_a_group_is_one_minus_kaplan_meier_with_its_interval() -> None:
     time, event = np.array(MERCAPTOPURINE, float), np.array(RELAPSED, float)
     group = calibration.calibration_groups(event, np.full(21, 0.3), 1, time=time, horizon=12).iloc[0]
-    assert group[["observed", "lower", "upper"]].to_list() == pytest.approx(
-        [0.2471, 0.1106, 0.4968], abs=6e-5
-    )
+    assert group[["observed", "lower", "upper"]].to_list() == pytest.approx([0.2471, 0.1106, 0.4968], abs=6e-5)
 
 
 # --- net benefit ----------------------------------------------------------------------------------
@@ -433,9 +409,7 @@ def test_net_benefit_by_hand_with_a_risk_exactly_at_the_threshold() -> None:
 
 def test_net_benefit_is_undefined_where_the_treated_are_not_followed_to_the_horizon() -> None:
     time, event = np.array([1.0, 2, 9, 9]), np.array([1.0, 0, 0, 0])
-    benefit = net_benefit.net_benefit_t(
-        time, event, np.array([0.8, 0.8, 0.1, 0.1]), 5, np.array([0.05, 0.5]), once(4)
-    )
+    benefit = net_benefit.net_benefit_t(time, event, np.array([0.8, 0.8, 0.1, 0.1]), 5, np.array([0.05, 0.5]), once(4))
     assert benefit[0, 0] == pytest.approx(0.25 - 0.75 / 19) and np.isnan(benefit[0, 1])
 
 
@@ -450,9 +424,7 @@ def test_the_stratos_example_is_reproduced_with_the_tolerances_of_its_oracle() -
 
     def design(frame: pd.DataFrame) -> np.ndarray:
         size, grade = frame["csize"], frame["grade3"] == "3"
-        return np.column_stack(
-            [size == "20-50", size == ">50", frame["nodes2"], frame["nodes3"], grade]
-        ).astype(float)
+        return np.column_stack([size == "20-50", size == ">50", frame["nodes2"], frame["nodes3"], grade]).astype(float)
 
     model = cox(
         development["ryear"].to_numpy(),
@@ -466,9 +438,7 @@ def test_the_stratos_example_is_reproduced_with_the_tolerances_of_its_oracle() -
     assert np.sqrt(np.diag(model.covariance[0])) == pytest.approx(
         list(oracle["model"]["published_se"].values()), abs=1e-5
     )
-    assert np.exp(-np.exp(model.log_hazard[0])) == pytest.approx(
-        0.803805576452503, abs=1e-6
-    )  # R basehaz(Efron)
+    assert np.exp(-np.exp(model.log_hazard[0])) == pytest.approx(0.803805576452503, abs=1e-6)  # R basehaz(Efron)
 
     time, event, ones = gbsg["ryear"].to_numpy(), gbsg["rfs"].to_numpy(float), once(686)
     lp = design(gbsg) @ model.beta[0]
@@ -478,9 +448,7 @@ def test_the_stratos_example_is_reproduced_with_the_tolerances_of_its_oracle() -
     harrell, uno = discrimination.concordance(time, event, lp, ones)
     assert harrell[0] == pytest.approx(truth["harrell_C"][0], abs=1e-6)
     assert uno[0] == pytest.approx(truth["uno_C"][0], abs=1e-6)
-    assert discrimination.auc_t(time, event, lp, 4.99, ones)[0] == pytest.approx(
-        truth["td_auc_5y"][0], abs=1e-6
-    )
+    assert discrimination.auc_t(time, event, lp, 4.99, ones)[0] == pytest.approx(truth["td_auc_5y"][0], abs=1e-6)
     score, null = (values[0] for values in overall.brier_t(time, event, risk, 4.99, ones))
     assert score == pytest.approx(truth["brier_5y"][0], abs=1e-6)
     assert 1 - score / null == pytest.approx(truth["IPA"][0], abs=1e-5)
@@ -510,9 +478,7 @@ def test_delong_equals_proc(marker: str) -> None:
     event = (frame["outcome"] == "Poor").to_numpy(float)
     estimate, lower, upper = discrimination.delong(event, frame[marker].to_numpy(float))
     assert [lower, estimate, upper] == pytest.approx(oracle["ci"], abs=1e-10)
-    assert discrimination.auc(event, frame[marker].to_numpy(float), once(113))[0] == pytest.approx(
-        oracle["auc"]
-    )
+    assert discrimination.auc(event, frame[marker].to_numpy(float), once(113))[0] == pytest.approx(oracle["auc"])
 
 
 @needs_shared

@@ -148,9 +148,7 @@ def test_image_on_the_study_grid_already_keeps_its_values_to_the_bit():
     array = np.random.default_rng(4).normal(size=(20, 30, 30)).astype(np.float32)
     labels = labels_with(array.shape, cube((8, 12), (10, 20), (10, 20)))
     image = image_of(array, [float(np.float32(side)) for side in (0.7, 0.7, 1.3)])
-    found, (mask,) = preprocess.to_study_grid(
-        image, [labels], settings(modality="PT", spacing=(0.7, 0.7, 1.3)), "art"
-    )
+    found, (mask,) = preprocess.to_study_grid(image, [labels], settings(modality="PT", spacing=(0.7, 0.7, 1.3)), "art")
     assert sitk.GetArrayFromImage(found).tobytes() == array.tobytes()
     assert np.array_equal(sitk.GetArrayFromImage(mask), labels)
 

@@ -162,9 +162,7 @@ def test_perturbed_masks_resemble_the_mask_as_two_readers_do(spacing, kind):
 def test_small_tumor_is_perturbed_less_and_never_lost():
     mask = np.zeros((12, 12, 12), bool)
     mask[5:8, 5:8, 5:8] = True
-    drawn = [
-        regions.perturb_mask(mask, (1, 1, 1), np.random.default_rng(seed), "combined") for seed in range(80)
-    ]
+    drawn = [regions.perturb_mask(mask, (1, 1, 1), np.random.default_rng(seed), "combined") for seed in range(80)]
     overlap = np.array([dice(mask, other) for other in drawn])
     assert all(other.any() for other in drawn)
     assert 0.7 < overlap.mean() < 0.98
@@ -187,9 +185,7 @@ def test_translation_moves_the_centroid_by_up_to_a_voxel_of_the_finest_axis():
 
 def test_random_contour_field_has_the_stated_sd_and_correlation():
     spacing = np.array([2.0, 1.0, 1.0])
-    fields = np.stack(
-        [regions._smooth_field((32, 64, 64), spacing, np.random.default_rng(s)) for s in range(20)]
-    )
+    fields = np.stack([regions._smooth_field((32, 64, 64), spacing, np.random.default_rng(s)) for s in range(20)])
     assert fields.mean() == pytest.approx(0, abs=0.05)
     assert fields.std() == pytest.approx(1, abs=0.05)
     # 5 mm: exp(-1/2), along x and, by interpolation between 4 and 6 mm, along the thick axis
@@ -288,17 +284,20 @@ def test_batch_writes_a_row_per_reader_and_region_with_re_segmented_masks(tmp_pa
         itertools.product("ab", ["tumor", "ring_0_5"])
     )
     for row in table.to_dict("records"):
-        mask = sitk.ReadImage(row["mask"])
-        array = sitk.GetArrayFromImage(mask) == 1
-        assert file_digest(row["mask"]) == row["mask_sha256"]
-        assert mask.GetSpacing() == pytest.approx((0.9, 0.8, 2.0))
-        assert array.sum() == row["voxels"]
-        assert row["volume_mm3"] == pytest.approx(row["voxels"] * 0.9 * 0.8 * 2.0)
-        assert image[array].max() <= 60
+        arrays = []
+        for kind in ("mask", "intensity_mask"):
+            mask = sitk.ReadImage(row[kind])
+            arrays.append(sitk.GetArrayFromImage(mask) == 1)
+            assert file_digest(row[kind]) == row[f"{kind}_sha256"]
+            assert mask.GetSpacing() == pytest.approx((0.9, 0.8, 2.0))
+        morphological, intensity = arrays
+        assert intensity.sum() == row["voxels"]
+        assert row["volume_mm3"] == pytest.approx(morphological.sum() * 0.9 * 0.8 * 2.0)
+        assert np.array_equal(intensity, morphological & (image <= 60))
+        assert intensity.sum() < morphological.sum()
         assert row["image"] == rows["ab".index(row["reader"])]["image"]
     tumor = sitk.GetArrayFromImage(sitk.ReadImage(table["mask"].iloc[0])) == 1
-    expected = (block((4, 9), (10, 18), (10, 18)) == 1) & (image <= 60)
-    assert np.array_equal(tumor, expected)
+    assert np.array_equal(tumor, block((4, 9), (10, 18), (10, 18)) == 1)
 
 
 def test_batch_says_why_patients_do_not_go_on(tmp_path):

@@ -158,9 +158,7 @@ def test_only_the_named_columns_have_missing_values_and_few(large):
 
 def test_clinical_variables_hang_together_as_in_patients(large):
     patients = large[0]
-    rank = patients[["albumin", "bilirubin", "platelets", "tumor_size", "tumor_number", "afp"]].corr(
-        "spearman"
-    )
+    rank = patients[["albumin", "bilirubin", "platelets", "tumor_size", "tumor_number", "afp"]].corr("spearman")
     assert rank.loc["albumin", "bilirubin"] < -0.3
     assert rank.loc["albumin", "platelets"] > 0.2
     assert rank.loc["tumor_size", "afp"] > 0.2
@@ -240,9 +238,7 @@ def test_response_worsens_with_the_risk(large):
 
 def test_the_latent_risk_knows_nothing_of_the_clinical_variables(large):
     truth = large[2]
-    within = truth[["z", "clinical_score"]] - truth.groupby("center")[["z", "clinical_score"]].transform(
-        "mean"
-    )
+    within = truth[["z", "clinical_score"]] - truth.groupby("center")[["z", "clinical_score"]].transform("mean")
     assert abs(within.corr().iloc[0, 1]) < 3 / np.sqrt(len(truth))
     assert within.std().to_numpy() == pytest.approx(1, abs=0.05)
 

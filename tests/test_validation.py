@@ -42,9 +42,7 @@ def cohort(kind: str, centers: dict[str, int], seed: int = 1) -> tuple[pd.DataFr
     rng = np.random.default_rng(seed)
     center = np.repeat(list(centers), list(centers.values()))
     n = len(center)
-    ids = pd.DataFrame(
-        {"patient": [f"{name}-{place:03d}" for place, name in enumerate(center)], "center": center}
-    )
+    ids = pd.DataFrame({"patient": [f"{name}-{place:03d}" for place, name in enumerate(center)], "center": center})
     x = rng.normal(size=n)
     if kind == "survival":
         death, lost = rng.exponential(25 * np.exp(-x)), rng.uniform(3, 70, size=n)
@@ -90,9 +88,7 @@ def run_stage(folder: Path, kind: str, **changes: pd.DataFrame) -> dict[str, Pat
     for name, frame in inputs.items():
         write_table(frame, folder / f"{name}.tsv")
     outputs = {name: folder / "out" / f"{name}.tsv" for name in TABLES}
-    arguments = {name: str(folder / f"{name}.tsv") for name in inputs} | {
-        k: str(v) for k, v in outputs.items()
-    }
+    arguments = {name: str(folder / f"{name}.tsv") for name in inputs} | {k: str(v) for k, v in outputs.items()}
     validate(settings=SETTINGS[kind], **arguments)
     return outputs
 
@@ -124,9 +120,7 @@ def test_every_row_has_an_estimate_or_a_reason_and_every_estimate_an_interval_ar
     refused = metrics["method"].str.startswith("refused: ")
     assert refused.any() and (metrics["estimate"].isna() == refused).all()
     given = metrics[~refused]
-    assert (given["lower"] <= given["estimate"] + 1e-12).all() and (
-        given["estimate"] <= given["upper"] + 1e-12
-    ).all()
+    assert (given["lower"] <= given["estimate"] + 1e-12).all() and (given["estimate"] <= given["upper"] + 1e-12).all()
     assert metrics["n"].notna().all()
 
 
@@ -150,9 +144,7 @@ def test_external_results_do_not_depend_on_development_outcomes(tmp_path: Path) 
     before = read_table(run_stage(tmp_path / "a", "survival")["metrics"])
     changed = development.assign(os_months=development["os_months"] * 3 + 1, death=1 - development["death"])
     after = read_table(run_stage(tmp_path / "b", "survival", development=changed)["metrics"])
-    external, same = (
-        frame[frame["evaluation"] == "external"].reset_index(drop=True) for frame in (before, after)
-    )
+    external, same = (frame[frame["evaluation"] == "external"].reset_index(drop=True) for frame in (before, after))
     pd.testing.assert_frame_equal(external, same)
     assert row({"metrics": before[before["evaluation"] != "external"]}, "uno_c")["estimate"] > 0.6
     assert row({"metrics": after[after["evaluation"] != "external"]}, "uno_c")["estimate"] < 0.6
@@ -173,14 +165,9 @@ def test_patients_without_the_outcome_are_left_out_and_counted() -> None:
 def test_a_set_with_too_few_events_is_refused_with_the_numbers() -> None:
     scores, truth = cohort("binary", {"A": 80, "B": 30})
     rare = np.where(truth["center"] == "B", np.arange(110) == 100, truth["mvi"])
-    found = row(
-        evaluate(labelled(scores, truth.assign(mvi=rare), "external"), SETTINGS["binary"]), "auc", "B"
-    )
+    found = row(evaluate(labelled(scores, truth.assign(mvi=rare), "external"), SETTINGS["binary"]), "auc", "B")
     assert np.isnan(found["estimate"])
-    assert (
-        found["method"]
-        == "refused: 1 events in 30 patients; at least 5 with and 5 without the event are needed"
-    )
+    assert found["method"] == "refused: 1 events in 30 patients; at least 5 with and 5 without the event are needed"
 
 
 def test_a_horizon_beyond_follow_up_is_refused_and_the_others_are_given() -> None:
@@ -249,8 +236,7 @@ def test_days_and_months_give_the_same_ranking_and_p_value() -> None:
 
 def test_logrank_is_reserved_for_external_patients() -> None:
     frames = [
-        labelled(*cohort("survival", {"A": 90}, seed), name)
-        for seed, name in ((1, "cross-validated"), (2, "external"))
+        labelled(*cohort("survival", {"A": 90}, seed), name) for seed, name in ((1, "cross-validated"), (2, "external"))
     ]
     tables = evaluate(pd.concat(frames, ignore_index=True), SETTINGS["survival"])
     assert row(tables, "logrank_p", evaluation="external")["estimate"] < 0.01
@@ -267,9 +253,7 @@ def test_logrank_of_random_groups_keeps_its_level() -> None:
         scores, truth = cohort("survival", {"A": 60}, seed)
         random = np.random.default_rng(seed).permutation(scores["group"].to_numpy())
         sheet = Sheet(once(60), 60, int(truth["death"].sum()))
-        add_risk_groups(
-            sheet, truth["os_months"].to_numpy(), truth["death"].to_numpy(), random, external=True
-        )
+        add_risk_groups(sheet, truth["os_months"].to_numpy(), truth["death"].to_numpy(), random, external=True)
         rejected += sheet.tables["metrics"][0]["estimate"] < 0.05
     assert 0.02 <= rejected / 200 <= 0.08
 

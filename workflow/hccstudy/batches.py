@@ -99,11 +99,7 @@ def _compute(case: Case, work: Callable[[Case, Path], Rows], home: Path, key: st
     except CaseError as error:
         done |= {"reason": error.reason, "detail": error.detail, "excluded": error.excluded}
     except (MemoryError, OSError) as error:
-        if (
-            isinstance(error, MemoryError)
-            or error.errno is not None
-            and not isinstance(error, FileNotFoundError)
-        ):
+        if isinstance(error, MemoryError) or (error.errno is not None and not isinstance(error, FileNotFoundError)):
             raise  # the machine's trouble, not the patient's: the job fails and can be retried
         done |= {"reason": "unreadable file", "detail": str(error)}
     except Exception as error:

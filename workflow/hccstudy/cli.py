@@ -53,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--cores", "-c", default="all", help="cores to use (default: all)")
     run.add_argument("--profile", default="local", help="local, slurm, or the path of a Snakemake profile")
     run.add_argument("--dry-run", "-n", action="store_true", help="show what would run")
-    run.add_argument(
-        "--target", "-t", action="append", default=[], help="features, figures, report or a file"
-    )
+    run.add_argument("--target", "-t", action="append", default=[], help="features, figures, report or a file")
     run.set_defaults(command=run_study)
 
     simulate = commands.add_parser("simulate", help="make the simulated demo cohort with its known truth")
@@ -65,15 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     simulate.set_defaults(command=simulate_command)
 
     features = commands.add_parser("features", help="extract features outside a study")
-    features.add_argument(
-        "table", help="CSV or TSV with the columns patient, region, image, mask and optionally label"
-    )
+    features.add_argument("table", help="CSV or TSV with the columns patient, region, image, mask and optionally label")
     features.add_argument("--settings", required=True, help="native pyradiomics parameter file")
     features.add_argument("--out", required=True, help="table to write (.csv, .tsv or .parquet)")
     features.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
-    features.add_argument(
-        "--names", choices=("ibsi", "pyradiomics"), default="ibsi", help="names of the features"
-    )
+    features.add_argument("--names", choices=("ibsi", "pyradiomics"), default="ibsi", help="names of the features")
     features.set_defaults(command=features_command)
     return parser
 
@@ -94,9 +88,7 @@ def _study_config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
     if file is None and Path(STUDY_FILE).is_file():
         file = Path(STUDY_FILE).resolve()
     if file is None and not Path("config/config.yaml").is_file():
-        raise StudyError(
-            f"{folder}: holds no {STUDY_FILE}; expected a study folder (`hccstudy init`) or --configfile"
-        )
+        raise StudyError(f"{folder}: holds no {STUDY_FILE}; expected a study folder (`hccstudy init`) or --configfile")
     overlay = read_yaml(file) if file else {}
     return load_config(overlay, name=str(file or "config/config.yaml")), [str(file)] if file else []
 
@@ -150,9 +142,7 @@ def run_study(options: argparse.Namespace) -> None:
     profile = known if (known / "config.yaml").is_file() else Path(options.profile)
     if not (profile / "config.yaml").is_file():
         names = ", ".join(sorted(item.name for item in profiles.iterdir()))
-        raise StudyError(
-            f"no profile {options.profile!r}; expected one of {names}, or a folder with a config.yaml"
-        )
+        raise StudyError(f"no profile {options.profile!r}; expected one of {names}, or a folder with a config.yaml")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["--cores", str(options.cores), "--workflow-profile", str(profile)]
     if files:
@@ -174,9 +164,7 @@ def _take_lock() -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StudyError(
-            f"{Path.cwd()}: a run is going on here; wait for it, or stop it, and run again"
-        ) from None
+        raise StudyError(f"{Path.cwd()}: a run is going on here; wait for it, or stop it, and run again") from None
     os.set_inheritable(handle, True)  # Snakemake keeps it
     shutil.rmtree(".snakemake/locks", ignore_errors=True)
 

@@ -84,9 +84,7 @@ def read_cohort(config: Config) -> Cohort:
         _check_predictors(config, patients, problems)
         without = sorted(set(patients["patient"]) - set(images["patient"]))
         if without:
-            notes.append(
-                f"{len(without)} patients have no row in {config['cohort']['images']}: {_some(without)}"
-            )
+            notes.append(f"{len(without)} patients have no row in {config['cohort']['images']}: {_some(without)}")
     problems.raise_if_any()
     return Cohort(patients, images, notes)
 
@@ -100,9 +98,7 @@ def perturbed_patients(patients: pd.DataFrame, config: Config) -> list[str]:
         return []
     inside = patients["center"].isin(config["cohort"]["centers"]["development"])
     seed = config["study"]["seed"]
-    ranked = sorted(
-        patients.loc[inside, "patient"], key=lambda p: hashlib.sha256(f"{seed} {p}".encode()).hexdigest()
-    )
+    ranked = sorted(patients.loc[inside, "patient"], key=lambda p: hashlib.sha256(f"{seed} {p}".encode()).hexdigest())
     return sorted(ranked[: config["stability"]["patients"]])
 
 
@@ -122,9 +118,7 @@ def _read_patients(config: Config, problems: Problems) -> pd.DataFrame:
     ]
     for column in dict.fromkeys(wanted):
         if column not in raw.columns:
-            problems.add(
-                file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}"
-            )
+            problems.add(file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}")
             raw[column] = ""
     raw["center"] = raw[center_column]
     raw["index_date"] = raw.get("index_date", "")
@@ -134,9 +128,7 @@ def _read_patients(config: Config, problems: Problems) -> pd.DataFrame:
     for row, center in raw["center"].items():
         if center not in roles:
             known = f"one of {', '.join(roles)} (cohort.centers)"
-            problems.add(
-                file, repr(center) if center else "empty", known, row=row, who=who[row], column=center_column
-            )
+            problems.add(file, repr(center) if center else "empty", known, row=row, who=who[row], column=center_column)
     for row, text in raw["index_date"].items():
         if text and not _is_date(text):
             problems.add(file, repr(text), "a date YYYY-MM-DD", row=row, who=who[row], column="index_date")
@@ -159,9 +151,7 @@ def _outcome_rules(rules: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {rules["column"]: {"type": "category", "levels": rules["levels"]}}
 
 
-def _typed(
-    texts: pd.Series, rules: dict[str, Any], file: str, who: dict[Any, str], problems: Problems
-) -> pd.Series:
+def _typed(texts: pd.Series, rules: dict[str, Any], file: str, who: dict[Any, str], problems: Problems) -> pd.Series:
     """A text column as numbers (missing: NaN) or categories (missing: None), each wrong cell a problem."""
     values: list[Any] = []
     for row, text in texts.items():
@@ -234,9 +224,7 @@ def _check_survival_pair(
         if bool(time) != bool(event):
             empty, there = (rules["event"], rules["time"]) if time else (rules["time"], rules["event"])
             expected = "both or neither"
-            problems.add(
-                file, f"empty while {there} is {time or event}", expected, row=row, who=who[row], column=empty
-            )
+            problems.add(file, f"empty while {there} is {time or event}", expected, row=row, who=who[row], column=empty)
 
 
 def _read_images(config: Config, patients: pd.DataFrame, problems: Problems) -> pd.DataFrame:
@@ -249,9 +237,7 @@ def _read_images(config: Config, patients: pd.DataFrame, problems: Problems) -> 
     for column in rules["properties"]:
         if column not in raw.columns:
             if column in rules["required"]:
-                problems.add(
-                    file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}"
-                )
+                problems.add(file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}")
             raw[column] = ""
     raw.loc[raw["timepoint"] == "", "timepoint"] = "baseline"
     ids = set(patients["patient"])
@@ -286,28 +272,20 @@ def _check_centers(config: Config, patients: pd.DataFrame, problems: Problems, n
         for center in centers[role]:
             count = int((patients["center"] == center).sum())
             if count == 0:
-                problems.add(
-                    file, f"no patient of center {center}", f"at least {minimum} (cohort.centers.{role})"
-                )
+                problems.add(file, f"no patient of center {center}", f"at least {minimum} (cohort.centers.{role})")
             elif role == "development" and config["harmonize"]["method"] == "combat" and count < 10:
                 expected = "at least 10 for ComBat, or harmonize: {method: none}"
                 problems.add(file, f"{count} patients of development center {center}", expected)
             elif count < minimum:
-                notes.append(
-                    f"center {center} has {count} patients, fewer than {minimum} (cohort.minimum_patients)"
-                )
+                notes.append(f"center {center} has {count} patients, fewer than {minimum} (cohort.minimum_patients)")
     if config["harmonize"]["method"] == "combat" and len(centers["development"]) < 2:
-        problems.add(
-            "configuration", "one development center", "two or more for ComBat, or harmonize: {method: none}"
-        )
+        problems.add("configuration", "one development center", "two or more for ComBat, or harmonize: {method: none}")
     for endpoint, rules in config["endpoints"].items():
         column = rules["event"] if rules["type"] == "survival" else rules["column"]
         for center in centers["development"] + centers["external"]:
             values = patients.loc[patients["center"] == center, column].dropna()
             if len(values) and values.nunique() < 2:
-                notes.append(
-                    f"endpoint {endpoint}: center {center} has one outcome only ({column} = {values.iloc[0]})"
-                )
+                notes.append(f"endpoint {endpoint}: center {center} has one outcome only ({column} = {values.iloc[0]})")
         values = patients.loc[patients["center"].isin(centers["development"]), column].dropna()
         if values.nunique() < 2:
             found = f"{len(values)} development patients with {values.nunique()} different {column}"
@@ -317,9 +295,7 @@ def _check_centers(config: Config, patients: pd.DataFrame, problems: Problems, n
             for horizon in rules["horizons"]:
                 if not horizon < longest:
                     found = f"horizon {horizon} of endpoint {endpoint}"
-                    problems.add(
-                        "configuration", found, f"below the longest development follow-up, {longest}"
-                    )
+                    problems.add("configuration", found, f"below the longest development follow-up, {longest}")
 
 
 def _check_predictors(config: Config, patients: pd.DataFrame, problems: Problems) -> None:
@@ -370,14 +346,9 @@ def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
         if path.is_file():
             sizes[path.stat().st_size].append((row, values))
         elif path.is_dir():
-            sizes[sum(item.stat().st_size for item in path.rglob("*") if item.is_file())].append(
-                (row, values)
-            )
+            sizes[sum(item.stat().st_size for item in path.rglob("*") if item.is_file())].append((row, values))
     for alike in sizes.values():
-        if (
-            len({values["image"] for _, values in alike}) < 2
-            and len({values["patient"] for _, values in alike}) < 2
-        ):
+        if len({values["image"] for _, values in alike}) < 2 and len({values["patient"] for _, values in alike}) < 2:
             continue  # several readers or series share one path
         first: dict[str, tuple[Any, dict[str, str]]] = {}
         for row, values in alike:
@@ -387,9 +358,7 @@ def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
             if not all(same) and (uid or not same[0]):
                 who = f"{earlier['patient']} {earlier['series']} ({earlier['timepoint']})"
                 found = f"the same image as row {earlier_row} ({who})"
-                problems.add(
-                    file, found, "an image of its own", row=row, who=values["patient"], column="image"
-                )
+                problems.add(file, found, "an image of its own", row=row, who=values["patient"], column="image")
     return problems, notes
 
 
@@ -429,9 +398,7 @@ def split_cohort(
     for endpoint, rules in settings["endpoints"].items():
         column = rules["time"] if rules["type"] == "survival" else rules["column"]
         known[endpoint] = patients[column].notna().map({True: "known", False: "missing"})
-    write_table(
-        pd.DataFrame({"patient": patients["patient"], "center": patients["center"]} | known), outcomes
-    )
+    write_table(pd.DataFrame({"patient": patients["patient"], "center": patients["center"]} | known), outcomes)
     lines = [ledgers.entry(row.patient, row.center, "cohort") for row in patients.itertuples()]
     ledgers.write_ledger(lines, ledger)
 
@@ -442,9 +409,7 @@ def check_study(config: Config) -> list[str]:
     problems, notes = check_files(cohort, config)
     problems.raise_if_any()
     roles = config["cohort"]["centers"]
-    counts = {
-        role: int(cohort.patients["center"].isin(roles[role]).sum()) for role in ("development", "external")
-    }
+    counts = {role: int(cohort.patients["center"].isin(roles[role]).sum()) for role in ("development", "external")}
     if counts["external"] == 0:
         notes.append("no external center: nothing in this study will be external validation")
     if not len(cohort.images):

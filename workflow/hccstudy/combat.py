@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import importlib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -103,23 +103,17 @@ class ComBat(TransformerMixin, BaseEstimator):
             self.target_sd_ = np.where(adjusted, harmonized.std(axis=0), 1.0)
         return self
 
-    def transform(
-        self, X: pd.DataFrame, batch: pd.Series, covariates: pd.DataFrame | None = None
-    ) -> pd.DataFrame:
+    def transform(self, X: pd.DataFrame, batch: pd.Series, covariates: pd.DataFrame | None = None) -> pd.DataFrame:
         """Harmonized features in the order of the fit; the columns of `X` may come in any order."""
         check_is_fitted(self, "batches_")
         values, names = _values(X, self.features_), _batch_names(X, batch)
         unknown = sorted(set(names) - set(self.batches_))
         if unknown:
-            raise StudyError(
-                f"ComBat: center {unknown[0]} is not in the fit; it knows {', '.join(self.batches_)}"
-            )
+            raise StudyError(f"ComBat: center {unknown[0]} is not in the fit; it knows {', '.join(self.batches_)}")
         result = self._harmonize(values, names, _encode(X, covariates, self.covariates_))
         return pd.DataFrame(result, index=X.index, columns=self.features_)
 
-    def fit_transform(
-        self, X: pd.DataFrame, batch: pd.Series, covariates: pd.DataFrame | None = None
-    ) -> pd.DataFrame:
+    def fit_transform(self, X: pd.DataFrame, batch: pd.Series, covariates: pd.DataFrame | None = None) -> pd.DataFrame:
         return self.fit(X, batch, covariates).transform(X, batch, covariates)
 
     def add_batch(
@@ -137,9 +131,7 @@ class ComBat(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "batches_")
         if name in self.batches_:
-            raise StudyError(
-                f"ComBat: center {name} is already in the fit; expected a center it does not know"
-            )
+            raise StudyError(f"ComBat: center {name} is already in the fit; expected a center it does not know")
         values = _values(X, self.features_)
         if len(values) < 2:
             raise StudyError(f"ComBat: center {name} has {len(values)} patients; expected at least 2")
@@ -153,9 +145,7 @@ class ComBat(TransformerMixin, BaseEstimator):
     def to_parameters(self) -> dict[str, Any]:
         """Everything that transform needs, as JSON values; from_parameters restores it to the last bit."""
         check_is_fitted(self, "batches_")
-        options = {
-            k: v if isinstance(v, str | bool | None) else sorted(v) for k, v in self.get_params().items()
-        }
+        options = {k: v if isinstance(v, str | bool | None) else sorted(v) for k, v in self.get_params().items()}
         state = {name: value for name, value in vars(self).items() if name.endswith("_")}
         return {"options": options} | {name.rstrip("_"): _to_json(value) for name, value in state.items()}
 
@@ -175,21 +165,15 @@ class ComBat(TransformerMixin, BaseEstimator):
 
     def _check_batches(self, levels: NDArray[np.str_], sizes: NDArray[np.int64]) -> None:
         if len(levels) < 2:
-            raise StudyError(
-                f"ComBat: the only center is {', '.join(levels)}; expected at least two to harmonize"
-            )
+            raise StudyError(f"ComBat: the only center is {', '.join(levels)}; expected at least two to harmonize")
         if sizes.min() < 2:
             raise StudyError(f"ComBat: center {levels[sizes.argmin()]} has one patient; expected at least 2")
         named = [] if isinstance(self.mean_only, bool) else list(self.mean_only)
         for name in [*([] if self.reference is None else [self.reference]), *named]:
             if name not in levels:
-                raise StudyError(
-                    f"ComBat: center {name} (reference or mean_only) is not among {', '.join(levels)}"
-                )
+                raise StudyError(f"ComBat: center {name} (reference or mean_only) is not among {', '.join(levels)}")
 
-    def _estimate(
-        self, name: str, z: Array, adjusted: NDArray[np.bool_], mean_only: bool | Collection[str]
-    ) -> dict:
+    def _estimate(self, name: str, z: Array, adjusted: NDArray[np.bool_], mean_only: bool | Collection[str]) -> dict:
         """Posterior shift (in SD) and scale (SD ratio) of one batch from its standardized rows."""
         only_mean = mean_only if isinstance(mean_only, bool) else name in mean_only
         shift, scale = np.zeros(z.shape[1]), np.ones(z.shape[1])
@@ -224,13 +208,15 @@ class CenterComBat(TransformerMixin, BaseEstimator):
     Centers of the training are harmonized. A center that the training has not seen passes through unchanged:
     that is the primary result of an external validation (frozen model, no harmonization of the new center).
     A training center with n < `minimum` patients is refused (StudyError); from there to `mean_only_below` - 1
-    it gets a shift but no scale, with a warning in the log: shift and scale have standard errors of
-    1 / sqrt(n) and 1 / sqrt(2 n) SD, i.e. 0.32 and 22 % at n = 10, 0.22 and 16 % at 20.
+    it gets a shift but no scale, which the log says: shift and scale have standard errors of 1 / sqrt(n) and
+    1 / sqrt(2 n) SD, i.e. 0.32 and 22 % at n = 10, 0.22 and 16 % at 20. The policy is about centers of a study, not
+    about the folds that they are split into: inside resampling `sizes` says how many patients a center has in all.
     """
 
-    def __init__(self, minimum: int = 10, mean_only_below: int = 20) -> None:
+    def __init__(self, minimum: int = 10, mean_only_below: int = 20, sizes: Mapping[str, int] | None = None) -> None:
         self.minimum = minimum
         self.mean_only_below = mean_only_below
+        self.sizes = sizes
 
     def fit(self, X: pd.DataFrame, y: object = None) -> Self:
         """Fit on the training rows; `y` is there for scikit-learn's pipelines and is never looked at."""
@@ -260,9 +246,7 @@ class CenterComBat(TransformerMixin, BaseEstimator):
         features, center = self._split(X_calibration)
         names = sorted(set(center))
         if len(names) != 1:
-            raise StudyError(
-                f"ComBat: calibration rows are of {', '.join(names) or 'no center'}; expected one center"
-            )
+            raise StudyError(f"ComBat: calibration rows are of {', '.join(names) or 'no center'}; expected one center")
         mean_only = names if self._is_small(names[0], len(center)) else []
         model = copy.copy(self)
         model.combat_ = self.combat_.add_batch(features, names[0], mean_only=mean_only)
@@ -274,13 +258,14 @@ class CenterComBat(TransformerMixin, BaseEstimator):
         return X.drop(columns="center"), pd.Series(_batch_names(X, X["center"]), index=X.index)
 
     def _is_small(self, center: str, n: int) -> bool:
+        n = (self.sizes or {}).get(center, n)
         if n < self.minimum:
             raise StudyError(
-                f"ComBat: center {center} has {n} patients here; expected at least {self.minimum} "
+                f"ComBat: center {center} has {n} patients; expected at least {self.minimum} "
                 "(leave the center out, merge it with one of the same scanner, or set the method to none)"
             )
         if n < self.mean_only_below:
-            log.warning("ComBat: center %s has %d patients: shift only, no scale", center, n)
+            log.info("ComBat: center %s has %d patients: shift only, no scale", center, n)
         return n < self.mean_only_below
 
 
@@ -359,16 +344,12 @@ def _values(X: pd.DataFrame, features: list[str]) -> Array:
         missing, foreign = set(features) - set(found), set(found) - set(features)
         for odd, what in ((missing, "is missing"), (foreign, "is not in the fit")):
             if odd:
-                raise StudyError(
-                    f"ComBat: feature {min(odd)} {what} ({len(odd)} in all); expected those of the fit"
-                )
+                raise StudyError(f"ComBat: feature {min(odd)} {what} ({len(odd)} in all); expected those of the fit")
         X = X.set_axis(found, axis=1)[features]
     numeric = X.columns.isin(X.select_dtypes(["number", "bool"]).columns)
     if not numeric.all():
         place = int(np.argmin(numeric))
-        raise StudyError(
-            f"ComBat: feature {features[place]} is of type {X.dtypes.iloc[place]}; expected numbers"
-        )
+        raise StudyError(f"ComBat: feature {features[place]} is of type {X.dtypes.iloc[place]}; expected numbers")
     values = X.to_numpy(dtype=float, na_value=np.nan, copy=True)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
@@ -382,9 +363,7 @@ def _values(X: pd.DataFrame, features: list[str]) -> Array:
 
 def _batch_names(X: pd.DataFrame, batch: pd.Series) -> NDArray[np.str_]:
     if not X.index.equals(batch.index):
-        raise StudyError(
-            "ComBat: batch and features have different row labels; expected the same patients in order"
-        )
+        raise StudyError("ComBat: batch and features have different row labels; expected the same patients in order")
     if batch.isna().any():
         raise StudyError(
             f"ComBat: patient {batch.index[batch.isna()][0]} has no center; expected one for every patient"
@@ -421,14 +400,10 @@ def _encode(X: pd.DataFrame, covariates: pd.DataFrame | None, described: list[di
     """Covariates as centered columns, categories as indicators of all but the first."""
     table = pd.DataFrame(index=X.index) if covariates is None else covariates
     if sorted(map(str, table.columns)) != sorted(each["name"] for each in described):
-        found, expected = (
-            ", ".join(n) or "none" for n in (table.columns, [each["name"] for each in described])
-        )
+        found, expected = (", ".join(n) or "none" for n in (table.columns, [each["name"] for each in described]))
         raise StudyError(f"ComBat: the covariates are {found}; the fit has {expected}")
     if not X.index.equals(table.index):
-        raise StudyError(
-            "ComBat: covariates and features have different row labels; expected the same patients"
-        )
+        raise StudyError("ComBat: covariates and features have different row labels; expected the same patients")
     columns = [np.empty((len(X), 0))]
     for each in described:
         values, levels = table[each["name"]], each["levels"]

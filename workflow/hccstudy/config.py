@@ -25,6 +25,9 @@ STUDIES = REPOSITORY / "config" / "studies"
 
 Config = dict[str, Any]
 
+# Features that pass the univariate screen by default (None: all). Penalized models choose among 50.
+SELECT = {"linear": None, "lasso": 50, "elastic_net": 50, "forest": 20, "boosting": 20}
+
 
 @cache
 def schema(name: str) -> dict[str, Any]:
@@ -53,23 +56,17 @@ def read_yaml(path: str | Path) -> Config:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise StudyError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
-        raise StudyError(
-            f"{path}: found {type(content).__name__}; expected sections such as study: and cohort:"
-        )
+        raise StudyError(f"{path}: found {type(content).__name__}; expected sections such as study: and cohort:")
     return content
 
 
-def layer(
-    base: Mapping[str, Any], overlay: Mapping[str, Any], rules: Mapping[str, Any] | None = None
-) -> Config:
+def layer(base: Mapping[str, Any], overlay: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> Config:
     """`overlay` over `base`: objects with fixed keys merge, maps with free names and plain values are replaced."""
     rules = schema("config") if rules is None else rules
     merged = deepcopy(dict(base))
     for key, value in overlay.items():
         inner = rules.get("properties", {}).get(key, {})
-        mergeable = (
-            "properties" in inner and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        )
+        mergeable = "properties" in inner and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = layer(merged[key], value, inner) if mergeable else deepcopy(value)
     return merged
 
@@ -119,17 +116,13 @@ def _check_references(config: Config, name: str, problems: Problems) -> None:
             place = f"the outcome column of endpoint {outcomes[predictor]}"
             problems.add(name, place, "a variable known before the outcome", column=f"predictor {predictor}")
         elif predictor not in columns:
-            problems.add(
-                name, "not in cohort.columns", f"one of {', '.join(columns)}", column=f"predictor {predictor}"
-            )
+            problems.add(name, "not in cohort.columns", f"one of {', '.join(columns)}", column=f"predictor {predictor}")
     for column, rules in columns.items():
         if column in outcomes:
             place = f"also the outcome of endpoint {outcomes[column]}"
             problems.add(name, place, "outcomes only under endpoints", column=f"cohort.columns.{column}")
         if rules["type"] == "category" and "levels" not in rules:
-            problems.add(
-                name, "a category without levels", "levels: [...]", column=f"cohort.columns.{column}"
-            )
+            problems.add(name, "a category without levels", "levels: [...]", column=f"cohort.columns.{column}")
         if rules.get("log") and not rules.get("range", [0])[0] > 0:
             problems.add(
                 name,
@@ -149,13 +142,9 @@ def _check_references(config: Config, name: str, problems: Problems) -> None:
         for endpoint in rules.get("endpoints", []):
             if endpoint not in config["endpoints"]:
                 known = ", ".join(config["endpoints"])
-                problems.add(
-                    name, f"endpoint {endpoint!r}", f"one of {known}", column=f"models.{model}.endpoints"
-                )
+                problems.add(name, f"endpoint {endpoint!r}", f"one of {known}", column=f"models.{model}.endpoints")
         if rules["predictors"] != "radiomics" and not config["predictors"]["clinical"]:
-            problems.add(
-                name, "empty", "at least one column for clinical models", column="predictors.clinical"
-            )
+            problems.add(name, "empty", "at least one column for clinical models", column="predictors.clinical")
     for series, rules in config["series"].items():
         if rules.get("normalization") == "nyul" and not rules.get("landmarks"):
             problems.add(
@@ -197,7 +186,7 @@ def _with_defaults(config: Config) -> Config:
     config["cohort"]["centers"].setdefault("column", "center")
     config["series"] = {name: series | rules for name, rules in config["series"].items()}
     for rules in config["models"].values():
-        rules.setdefault("select", 20 if rules["estimator"] in {"forest", "boosting"} else None)
+        rules.setdefault("select", SELECT[rules["estimator"]])
         rules.setdefault("endpoints", list(config["endpoints"]))
     for column, rules in config["cohort"]["columns"].items():
         rules.setdefault("label", column)

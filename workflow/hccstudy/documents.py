@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from hccstudy.config import REPOSITORY, schema
+from hccstudy.config import REPOSITORY, load_config, schema
+from hccstudy.simulate import readme, simulate_tables
 
 CONFIG_README = REPOSITORY / "config" / "README.md"
+DEMO = REPOSITORY / "resources" / "demo"
 
 
 def config_readme() -> str:
@@ -63,16 +66,29 @@ def _keys(rules: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str
             yield from _keys(inner["additionalProperties"], f"{prefix}{key}.*.")
 
 
+def demo_tables() -> dict[Path, str]:
+    """resources/demo: the tables of the embedded demo cohort; its images are drawn by the workflow."""
+    config = load_config()
+    rules = config["cohort"]["simulation"]
+    tables = simulate_tables(rules["patients"], rules["seed"], "results/simulation")
+    texts = {
+        DEMO / f"{name}.tsv": frame.to_csv(sep="\t", index=False, lineterminator="\n")
+        for name, frame in zip(("patients", "images", "truth"), tables, strict=True)
+    }
+    return texts | {DEMO / "README.md": readme(rules["patients"], rules["seed"])}
+
+
 def main(arguments: list[str]) -> int:
-    """Write config/README.md; with `--check` say whether it is current instead."""
-    wanted = config_readme()
-    if "--check" in arguments:
-        current = CONFIG_README.is_file() and CONFIG_README.read_text(encoding="utf-8") == wanted
-        if not current:
-            print("config/README.md is not what the schemas say; run: make docs", file=sys.stderr)
-        return 0 if current else 1
-    CONFIG_README.write_text(wanted, encoding="utf-8")
-    return 0
+    """Write the documents; with `--check` say which are not current instead."""
+    documents = {CONFIG_README: config_readme()} | demo_tables()
+    stale = [path for path, text in documents.items() if not path.is_file() or path.read_text("utf-8") != text]
+    for path in stale:
+        if "--check" in arguments:
+            print(f"{path.relative_to(REPOSITORY)} is not what the code says; run: make docs", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(documents[path], encoding="utf-8")
+    return 1 if stale and "--check" in arguments else 0
 
 
 if __name__ == "__main__":

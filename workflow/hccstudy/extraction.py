@@ -36,9 +36,7 @@ def extract_table(table: str, *, settings: str, out: str, jobs: int = 1, names: 
     absent = [column for column in REQUIRED if column not in frame.columns]
     if absent:
         found = ", ".join(frame.columns)
-        raise StudyError(
-            f"{table}: no column {', '.join(absent)}; found {found}; expected {', '.join(REQUIRED)}"
-        )
+        raise StudyError(f"{table}: no column {', '.join(absent)}; found {found}; expected {', '.join(REQUIRED)}")
     if frame.empty:
         raise StudyError(f"{table}: no row; expected one row a region")
     rows = frame.to_dict("records")
@@ -65,9 +63,7 @@ def _run(work, places, jobs):  # type: ignore[no-untyped-def]
         yield from zip(places, (_extract_image(*item) for item in work), strict=True)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {
-            pool.submit(_extract_image, *item): where for item, where in zip(work, places, strict=True)
-        }
+        running = {pool.submit(_extract_image, *item): where for item, where in zip(work, places, strict=True)}
         for done in as_completed(running):
             yield running[done], done.result()
 
@@ -107,6 +103,4 @@ def _write(frame: pd.DataFrame, results: list[dict[str, float] | CaseError | Non
         if out.endswith(".parquet"):
             table.to_parquet(temporary, index=False)
         else:
-            table.to_csv(
-                temporary, sep="\t" if out.endswith(".tsv") else ",", index=False, lineterminator="\n"
-            )
+            table.to_csv(temporary, sep="\t" if out.endswith(".tsv") else ",", index=False, lineterminator="\n")

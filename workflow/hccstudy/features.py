@@ -25,6 +25,7 @@ from hccstudy.errors import CaseError, StudyError
 from hccstudy.fingerprint import fingerprint
 from hccstudy.ibsi import ibsi_values
 from hccstudy.ledger import write_ledger
+from hccstudy.regions import FILES
 from hccstudy.tables import file_digest, read_table, write_table
 
 logging.getLogger("radiomics").setLevel(logging.ERROR)
@@ -68,6 +69,7 @@ def _region_features(
     extractor: RadiomicsFeatureExtractor,
     image: sitk.Image,
     mask: sitk.Image,
+    intensity_mask: sitk.Image | None,
     filtered: list[tuple[sitk.Image, str, dict[str, Any]]],
     settings: dict[str, Any],
     names: str,
@@ -82,6 +84,9 @@ def _region_features(
         if settings.get("resegmentShape", False):
             shape_mask = texture_mask
     values = dict(extractor.computeShape(image, shape_mask, box, **settings))
+    if intensity_mask is not None:
+        texture_mask = imageoperations.getMask(intensity_mask, **settings)
+        box, _ = imageoperations.checkMask(image, texture_mask, **settings)
     for derived, image_type, arguments in filtered:
         cropped, cropped_mask = imageoperations.cropToTumorMask(derived, texture_mask, box)
         values.update(extractor.computeFeatures(cropped, cropped_mask, image_type, **arguments))
@@ -98,13 +103,15 @@ def extract(
     parameters: str,
     *,
     labels: Mapping[str, int] | None = None,
+    intensity_masks: Mapping[str, sitk.Image] | None = None,
     names: str = "ibsi",
 ) -> dict[str, dict[str, float] | CaseError]:
     """Features of every region of one image.
 
     `masks`: region -> mask on the image's grid, `labels`: region -> value of the region in its mask (default 1 or the
-    parameter file's), `parameters`: path of a pyradiomics parameter file, `names`: "ibsi" or "pyradiomics". Returns
-    region -> {feature: value}, or the CaseError that says why pyradiomics refuses a region. Values are those of
+    parameter file's), `parameters`: path of a pyradiomics parameter file, `names`: "ibsi" or "pyradiomics".
+    `intensity_masks`: region -> IBSI's intensity mask, where it differs from the morphological one in `masks`.
+    Returns region -> {feature: value}, or the CaseError that says why pyradiomics refuses a region. Values are those of
     `RadiomicsFeatureExtractor.execute` (held to 1e-9 in the tests), under IBSI names those of `hccstudy.ibsi`.
     """
     if names not in NAMES:
@@ -122,7 +129,10 @@ def extract(
                 shared = _filter(extractor, prepared, region_mask, settings)
             # the label may differ between the regions that share a filtered image
             filtered = [(derived, kind, arguments | {"label": label}) for derived, kind, arguments in shared]
-            results[region] = _region_features(extractor, prepared, region_mask, filtered, settings, names)
+            inside = (intensity_masks or {}).get(region)
+            results[region] = _region_features(
+                extractor, prepared, region_mask, inside, filtered, settings, names
+            )
         except (ValueError, RuntimeError, IndexError) as error:
             results[region] = CaseError("features not computable", f"region {region}: {error}")
     return results
@@ -144,15 +154,21 @@ def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: s
 
     `settings["parameters"]` maps series to pyradiomics parameter files, `settings["names"]` chooses the names.
     """
-    regions = read_table(cases, [*KEYS, "image", "mask"]).fillna({"reader": ""})
+    regions = read_table(cases, [*KEYS, *FILES]).fillna({"reader": ""})
     parameters = settings["parameters"]
 
     def work(case: dict[str, Any], scratch: Path) -> list[dict[str, Any]]:
         rows = []
         for members in _by_image(case["regions"]):
             image = sitk.ReadImage(members[0]["image"])
-            masks = {f"{row['reader']}\t{row['region']}": sitk.ReadImage(row["mask"]) for row in members}
-            found = extract(image, masks, parameters[members[0]["series"]], names=settings["names"])
+            names = [f"{row['reader']} {row['region']}" for row in members]
+            masks, inside = (
+                {name: sitk.ReadImage(row[kind]) for name, row in zip(names, members, strict=True)}
+                for kind in ("mask", "intensity_mask")
+            )
+            found = extract(
+                image, masks, parameters[members[0]["series"]], intensity_masks=inside, names=settings["names"]
+            )
             for row, values in zip(members, found.values(), strict=True):
                 if isinstance(values, CaseError):
                     raise CaseError(values.reason, f"{row['series']}: {values.detail}")
@@ -162,8 +178,8 @@ def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: s
 
     grouped = []
     for (patient, center), members in regions.groupby(["patient", "center"], sort=True):
-        columns = [*KEYS, "image", "mask", "image_sha256", "mask_sha256"]
-        grouped.append({"patient": patient, "center": center, "regions": members[columns].to_dict("records")})
+        rows = members[[*KEYS, *FILES]].to_dict("records")
+        grouped.append({"patient": patient, "center": center, "regions": rows})
     key = {
         "names": settings["names"],
         "parameters": {series: file_digest(path) for series, path in sorted(parameters.items())},
@@ -204,12 +220,15 @@ def collect_features(*, tables: list[str], primary_reader: str, table: str) -> N
 
 
 def widen(frame: pd.DataFrame, index: list[str]) -> pd.DataFrame:
-    """One row per `index` with columns `<series>.<region>.<feature>`, in a fixed order; all-missing columns go."""
+    """One row per `index` with columns `<series>.<region>.<feature>`; all-missing columns go.
+
+    The order is fixed, and of correlated features models keep the first: series by name, the tumor before its rings,
+    features as extracted (the original image before filtered ones).
+    """
     parts = []
-    for (series, region), members in frame.groupby(["series", "region"], sort=True):
-        values = members.set_index(index).drop(
-            columns=[key for key in KEYS if key in members and key not in index]
-        )
+    groups = frame.groupby(["series", "region"])
+    for (series, region), members in sorted(groups, key=lambda item: (item[0][0], item[0][1] != "tumor", item[0][1])):
+        values = members.set_index(index).drop(columns=[key for key in KEYS if key in members and key not in index])
         values = values.dropna(axis="columns", how="all")
         parts.append(values.rename(columns=lambda name, s=series, r=region: f"{s}.{r}.{name}"))
     return pd.concat(parts, axis="columns").sort_index().reset_index()

@@ -48,7 +48,7 @@ def describe(
     """Fit ComBat on all development patients and write its parameters and what it did.
 
     `features`: patient, center, feature columns; `development`: its column patient says who counts.
-    `settings`: {"method": "combat" or "none", "seed", "minimum", "mean_only_below"} (see CenterComBat).
+    `settings`: {"method": "combat" or "none", "seed"}.
     `shifts`: per feature and center the shift in pooled within-center SD, and the scale as a ratio of SDs.
     `centers`: how well a classifier tells the center, raw and harmonized (see tell_centers).
     `embedding`: first two principal components of the standardized features, raw and harmonized.
@@ -60,28 +60,24 @@ def describe(
     patients = read_table(development, ["patient"])["patient"]
     table = table[table["patient"].isin(patients)].sort_values("patient").set_index("patient")
     if table.empty:
-        raise StudyError(
-            f"{features}: no patient of {development}; expected features of development patients"
-        )
+        raise StudyError(f"{features}: no patient of {development}; expected features of development patients")
     raw = _impute(table, table)
 
     versions = {"raw": raw}
     state: dict[str, Any] = {"method": "none", "settings": settings}
     moves = pd.DataFrame(columns=SHIFTS)
     if settings["method"] == "combat" and raw["center"].nunique() > 1:
-        model = CenterComBat(settings["minimum"], settings["mean_only_below"]).fit(raw)
+        model = CenterComBat().fit(raw)
         versions["harmonized"] = model.transform(raw)
         state |= {"method": "combat", "combat": model.combat_.to_parameters()}
         moves = list_shifts(model.combat_)
     elif settings["method"] == "combat":
-        log.warning(
-            "harmonize: all development patients are of center %s: nothing to do", raw["center"].iloc[0]
-        )
+        log.warning("harmonize: all development patients are of center %s: nothing to do", raw["center"].iloc[0])
 
     told = [
         {"features": name} | told_apart
         for name in versions
-        if (told_apart := tell_centers(table, settings if name == "harmonized" else None, settings["seed"]))
+        if (told_apart := tell_centers(table, settings["seed"], harmonized=name == "harmonized"))
     ]
     write_json(state, parameters)
     write_table(moves, shifts)
@@ -93,9 +89,7 @@ def describe(
 def list_shifts(combat: ComBat) -> pd.DataFrame:
     """Shift (SD) and scale (SD ratio) of every adjusted feature in every center."""
     parts = [
-        pd.DataFrame(
-            {"feature": combat.features_, "center": name, "shift": batch["shift"], "scale": batch["scale"]}
-        )
+        pd.DataFrame({"feature": combat.features_, "center": name, "shift": batch["shift"], "scale": batch["scale"]})
         for name, batch in combat.batches_.items()
     ]
     table = pd.concat(parts, ignore_index=True)
@@ -113,16 +107,13 @@ def embed(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def tell_centers(table: pd.DataFrame, settings: dict[str, Any] | None, seed: int) -> dict[str, float]:
+def tell_centers(table: pd.DataFrame, seed: int, *, harmonized: bool) -> dict[str, float]:
     """Balanced accuracy with which a linear classifier tells the center of patients it was not trained on.
 
-    `table`: center and feature columns, NaN allowed; `settings`: those of ComBat, or None for the raw
-    features. Imputation, ComBat, scaling, principal components and discriminant analysis are fitted inside
-    each fold of a repeated stratified cross-validation. 95 % interval: bootstrap over patients within
-    centers, given the out-of-fold predictions. Chance is 1 / centers. Centers with fewer patients than folds
-    are left out; {} if one is left.
-
-    The policy's thresholds count whole centers, of which a fold trains on 4 in 5: so do the thresholds here.
+    `table`: center and feature columns, NaN allowed; `harmonized`: with ComBat. Imputation, ComBat, scaling,
+    principal components and discriminant analysis are fitted inside each fold of a repeated stratified
+    cross-validation. 95 % interval: bootstrap over patients within centers, given the out-of-fold predictions.
+    Chance is 1 / centers. Centers with fewer patients than folds are left out; {} if one is left.
     """
     sizes = table["center"].value_counts()
     table = table[table["center"].isin(sizes.index[sizes >= FOLDS])]
@@ -130,10 +121,7 @@ def tell_centers(table: pd.DataFrame, settings: dict[str, Any] | None, seed: int
     names, index = np.unique(center.astype(str), return_inverse=True)
     if len(names) < 2:
         return {}
-    model = None
-    if settings is not None:
-        limits = [settings[name] * (FOLDS - 1) // FOLDS for name in ("minimum", "mean_only_below")]
-        model = CenterComBat(*limits)
+    model = CenterComBat(sizes=sizes.to_dict()) if harmonized else None
     hits = np.zeros(len(table))
     for repeat in range(REPEATS):
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed + repeat)
@@ -153,9 +141,7 @@ def tell_centers(table: pd.DataFrame, settings: dict[str, Any] | None, seed: int
     }
 
 
-def _predict_centers(
-    train: pd.DataFrame, test: pd.DataFrame, model: CenterComBat | None
-) -> NDArray[np.int64]:
+def _predict_centers(train: pd.DataFrame, test: pd.DataFrame, model: CenterComBat | None) -> NDArray[np.int64]:
     """Number of the predicted center (in sorted order) of each test row; every step is fitted on `train`."""
     seen, new = _impute(train, train), _impute(test, train)
     if model is not None:

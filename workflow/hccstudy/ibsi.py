@@ -126,9 +126,7 @@ _DEPENDENCE = {
     "DependenceVariance": "dc_var",
     "DependenceEntropy": "dc_entr",
 }
-_TONE_DIFFERENCE = {
-    name: name.lower() for name in ("Coarseness", "Contrast", "Busyness", "Complexity", "Strength")
-}
+_TONE_DIFFERENCE = {name: name.lower() for name in ("Coarseness", "Contrast", "Busyness", "Complexity", "Strength")}
 
 _DIRECTIONAL = {"glcm": ("cm", _COOCCURRENCE), "glrlm": ("rlm", _RUN_LENGTH)}
 _ZONAL = {"glszm": ("szm", _SIZE_ZONE), "gldm": ("ngl", _DEPENDENCE), "ngtdm": ("ngt", _TONE_DIFFERENCE)}

@@ -64,10 +64,7 @@ def flow(ledger: pd.DataFrame) -> pd.DataFrame:
             if status == "included":
                 rows.append((stage, status, "", len(chosen)))
             else:
-                rows += [
-                    (stage, status, reason, n)
-                    for reason, n in sorted(chosen["reason"].value_counts().items())
-                ]
+                rows += [(stage, status, reason, n) for reason, n in sorted(chosen["reason"].value_counts().items())]
         before = set(lines.loc[lines["status"] == "included", "patient"])
     return pd.DataFrame(rows, columns=["stage", "status", "reason", "patients"])
 

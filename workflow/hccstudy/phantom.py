@@ -243,8 +243,6 @@ def _place_lesion(
     voxels = rng.choice(np.flatnonzero(liver), 200)
     index = np.unravel_index(voxels, liver.shape)
     places = np.stack([axis.ravel()[at] for axis, at in zip(grid, index, strict=True)], axis=1)
-    clear = (
-        np.min([np.linalg.norm(places - middle, axis=1) - reach for middle, reach in balls], axis=0) - radius
-    )
+    clear = np.min([np.linalg.norm(places - middle, axis=1) - reach for middle, reach in balls], axis=0) - radius
     chosen = np.argmax(clear > 3) if (clear > 3).any() else np.argmax(clear)
     return places[chosen], radius

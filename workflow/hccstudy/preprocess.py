@@ -182,9 +182,7 @@ def body_region(values: Array) -> Mask:
     clipped = np.minimum(values, np.percentile(values, 99))
     body = clipped > threshold_otsu(clipped)
     if not body.any():
-        raise CaseError(
-            "image without contrast", f"all {values.size} voxels are {values.flat[0]:g}; expected a body"
-        )
+        raise CaseError("image without contrast", f"all {values.size} voxels are {values.flat[0]:g}; expected a body")
     return np.stack([ndimage.binary_fill_holes(plane) for plane in body])
 
 
@@ -252,9 +250,7 @@ NORMALIZERS: dict[str, Callable[[Array, Mask, Any], Array]] = {
 }
 
 
-def learn_landmarks(
-    images: Iterable[Array], percentiles: Sequence[float], *, made_from: str
-) -> dict[str, Any]:
+def learn_landmarks(images: Iterable[Array], percentiles: Sequence[float], *, made_from: str) -> dict[str, Any]:
     """The standard scale of Nyul's normalization, in the form of a landmarks file.
 
     `images` holds one array of intensities per image (the voxels of the region that will be normalized),

@@ -25,7 +25,8 @@ from hccstudy.tables import file_digest, read_table, write_table
 
 IDENTITY = ["patient", "center", "series", "timepoint", "modality", "reader"]
 MEASURES = ["voxels", "volume_mm3", "clipped_fraction"]
-COLUMNS = [*IDENTITY, "region", "image", "mask", "image_sha256", "mask_sha256", *MEASURES]
+FILES = ["image", "mask", "intensity_mask", "image_sha256", "mask_sha256", "intensity_mask_sha256"]
+COLUMNS = [*IDENTITY, "region", *FILES, *MEASURES]
 BACKGROUND, TUMOR, LIVER, LESION, OUTSIDE = 0, 1, 2, 3, 255
 
 Labels = NDArray[np.uint8]
@@ -169,9 +170,7 @@ def perturb_mask(mask: Mask, spacing: Sequence[float], rng: np.random.Generator,
     return mask.copy()
 
 
-def _smooth_field(
-    shape: Sequence[int], spacing: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _smooth_field(shape: Sequence[int], spacing: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """A stationary Gaussian random field with mean 0 and standard deviation 1, cut off at 3."""
     # a kernel of this width makes a field whose correlation is sqrt(2) times wider
     width = CONTOUR_CORRELATION_MM / np.sqrt(2) / spacing
@@ -219,7 +218,10 @@ def check_size(name: str, count: int, minimum: int, why: str) -> None:
 
 
 def make_regions_batch(*, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str) -> None:
-    """Write the re-segmented mask of every region of every series and reader of a batch.
+    """Write the masks of every region of every series and reader of a batch.
+
+    As in IBSI a region has two: `mask`, the morphological mask, gives its shape, and `intensity_mask`, the
+    re-segmented one, its intensities. `voxels` counts the latter, `volume_mm3` measures the former.
 
     `cases` is the table of `preprocess`. `settings`: "rings" (name -> [inner, outer] mm), "minimum_voxels",
     and "resegment" (series -> {"range": [low, high] or null, "sigma": number or null}). A patient goes on
@@ -240,24 +242,25 @@ def make_regions_batch(*, cases: str, settings: dict[str, Any], folder: str, tab
             for name, (region, clipped) in regions.items():
                 where = f"of series {row['series']}"
                 check_size(name, int(region.sum()), minimum, f"{where} ({clipped:.0%} clipped)")
-                mask = resegment(image, region, limits["range"], limits["sigma"])
-                count = int(mask.sum())
+                inside = resegment(image, region, limits["range"], limits["sigma"])
+                count = int(inside.sum())
                 if count < minimum:
                     raise CaseError(
                         "region lost by re-segmentation",
                         f"region {name} {where}: {count} of {int(region.sum())} voxels are within range "
                         f"{limits['range']} and {limits['sigma']} sigma; expected at least {minimum}",
                     )
-                file = f"{row['series']}_{number}_{name}.nii.gz"
-                written = sitk.GetImageFromArray(mask.astype(np.uint8))
-                written.CopyInformation(label_map)
-                sitk.WriteImage(written, scratch / file, useCompression=True)
-                done.append(
-                    {column: row[column] for column in [*IDENTITY, "image", "image_sha256"]}
-                    | {"region": name, "mask": str(Path(folder) / case["patient"] / file)}
-                    | {"mask_sha256": file_digest(scratch / file), "voxels": count}
-                    | {"volume_mm3": count * float(np.prod(spacing)), "clipped_fraction": clipped}
-                )
+                files = {"mask": f"{row['series']}_{number}_{name}.nii.gz"}
+                files["intensity_mask"] = files["mask"].replace(".nii.gz", "_intensity.nii.gz")
+                line = {column: row[column] for column in [*IDENTITY, "image", "image_sha256"]} | {"region": name}
+                for kind, voxels in (("mask", region), ("intensity_mask", inside)):
+                    written = sitk.GetImageFromArray(voxels.astype(np.uint8))
+                    written.CopyInformation(label_map)
+                    sitk.WriteImage(written, scratch / files[kind], useCompression=True)
+                    line |= {kind: str(Path(folder) / case["patient"] / files[kind])}
+                    line |= {f"{kind}_sha256": file_digest(scratch / files[kind])}
+                volume = int(region.sum()) * float(np.prod(spacing))
+                done.append(line | {"voxels": count, "volume_mm3": volume, "clipped_fraction": clipped})
         return done
 
     patients = [

@@ -30,16 +30,12 @@ def _of_series(config: Config, keys: tuple[str, ...]) -> dict[str, dict[str, Any
 def cohort_settings(config: Config) -> Config:
     """`cohort.split_cohort`: everything that the cross-row checks look at."""
     cohort = {key: value for key, value in config["cohort"].items() if key != "batch_size"}
-    return {"cohort": cohort} | {
-        key: config[key] for key in ("endpoints", "series", "harmonize", "predictors")
-    }
+    return {"cohort": cohort} | {key: config[key] for key in ("endpoints", "series", "harmonize", "predictors")}
 
 
 def import_settings(config: Config) -> Config:
     """`imports.import_batch`."""
-    return config["imports"] | {
-        "series": _of_series(config, ("modality", "timepoint", "required", "description"))
-    }
+    return config["imports"] | {"series": _of_series(config, ("modality", "timepoint", "required", "description"))}
 
 
 def preprocess_settings(config: Config) -> Config:

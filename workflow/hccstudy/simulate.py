@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 
-BETA_CLINICAL = 0.45  # log hazard ratio per unit of the clinical score, whose SD is about 1
+BETA_CLINICAL = 0.6  # log hazard ratio per unit of the clinical score, whose SD is about 1
 BETA_RISK = 1.2  # log hazard ratio per unit of z, whose SD is 1 within a center
 WEIBULL_SHAPE = 1.2
 WEIBULL_SCALE = 56.0  # months: where the baseline survival is exp(-1)
 # A typical cohort: z and the clinical score discriminate in it about as they do in 6,000 patients.
-SEED = 103
+SEED = 250
 STUDY_END = np.datetime64("2022-12-31")
 DAYS_PER_MONTH = 30.4375
 MVI_LOGIT = (-0.4, 1.3, 0.5)  # intercept, z, clinical score
@@ -43,7 +43,7 @@ MVI_LOGIT = (-0.4, 1.3, 0.5)  # intercept, z, clinical score
 RESPONSE_CUTS = (-1.0, 0.1, 0.95)
 RESPONSES = ("CR", "PR", "SD", "PD")
 
-SECOND_READINGS = 15 / 120  # second readers per patient of the cohort, all in development centers
+SECOND_READINGS = 24 / 120  # second readers per patient of the cohort, all in development centers
 BROKEN = ("empty mask", "mask elsewhere", "truncated image", "missing phase", "coarse mask")
 ETIOLOGIES = ("HBV", "HCV", "alcohol", "MASLD")
 
@@ -69,19 +69,19 @@ class Center:
 # fmt: off
 CENTERS = {
     "Aldbrook": Center("development", 26, "Simulated A", "Aquila 64", "Body soft", 120,
-                       Scanner((2.0, 2.0, 3.0), 0.9, 10.0, 1.2, 0.0, 1.00),
+                       Scanner((2.0, 2.0, 3.0), 1.3, 10.0, 1.5, 0.0, 1.00),
                        0.0, 0.0, 0.0, (0.45, 0.25, 0.15, 0.15)),
     "Brennac": Center("development", 24, "Simulated B", "Borealis CT", "B30", 100,
-                      Scanner((1.9, 1.9, 4.0), 1.6, 13.0, 1.8, 14.0, 1.05),
+                      Scanner((1.9, 1.9, 4.0), 1.5, 11.5, 1.7, 6.0, 1.02),
                       0.1, 0.2, -0.2, (0.15, 0.25, 0.40, 0.20)),
     "Corvale": Center("development", 22, "Simulated C", "Cygnus 256", "Standard", 120,
-                      Scanner((2.1, 2.1, 5.0), 2.2, 7.0, 2.4, -12.0, 0.96),
+                      Scanner((2.1, 2.1, 5.0), 1.65, 9.0, 1.8, -5.0, 0.98),
                       -0.1, -0.1, 0.2, (0.25, 0.30, 0.20, 0.25)),
     "Dunmoor": Center("external", 26, "Simulated B", "Borealis XT", "B40", 110,
-                      Scanner((2.0, 2.0, 4.0), 1.2, 16.0, 1.0, 20.0, 1.03),
+                      Scanner((2.0, 2.0, 4.0), 1.35, 12.0, 1.5, 5.0, 1.01),
                       0.15, 0.3, 0.1, (0.20, 0.20, 0.35, 0.25)),
     "Eastlyn": Center("external", 22, "Simulated D", "Draco One", "FC08", 130,
-                      Scanner((2.2, 2.2, 5.0), 1.9, 11.0, 2.0, -18.0, 0.93),
+                      Scanner((2.2, 2.2, 5.0), 1.6, 10.5, 1.75, -4.0, 0.97),
                       -0.1, -0.2, -0.1, (0.60, 0.15, 0.10, 0.15)),
 }
 # fmt: on
@@ -166,9 +166,7 @@ def _draw_clinical(center: Array, rng: np.random.Generator) -> pd.DataFrame:
 
     cumulative = np.cumsum(_of(center, "etiology"), axis=1)
     etiology = np.array(ETIOLOGIES)[(rng.random(n)[:, None] > cumulative[:, :-1]).sum(axis=1)]
-    male = np.select(
-        [etiology == "HBV", etiology == "alcohol", etiology == "MASLD"], [0.84, 0.88, 0.66], 0.72
-    )
+    male = np.select([etiology == "HBV", etiology == "alcohol", etiology == "MASLD"], [0.84, 0.88, 0.66], 0.72)
     older = np.select([etiology == "HBV", etiology == "MASLD"], [-6, 4], 0)
     frame = pd.DataFrame(
         {
@@ -182,12 +180,8 @@ def _draw_clinical(center: Array, rng: np.random.Generator) -> pd.DataFrame:
             "bilirubin": np.round(np.exp(math.log(16) + 0.5 * share(dysfunction, 0.75)), 1),
             "inr": np.round(np.clip(1.14 * np.exp(0.12 * share(dysfunction, 0.7)), 0.8, 4), 2),
             "platelets": np.round(np.clip(150 * np.exp(-0.4 * share(dysfunction, 0.7)), 20, 600)).astype(int),
-            "ascites": np.array(["none", "mild", "moderate"])[
-                np.digitize(share(dysfunction, 0.7), [1.1, 1.9])
-            ],
-            "encephalopathy": np.array(["none", "mild", "severe"])[
-                np.digitize(share(dysfunction, 0.7), [2.0, 3.0])
-            ],
+            "ascites": np.array(["none", "mild", "moderate"])[np.digitize(share(dysfunction, 0.7), [1.1, 1.9])],
+            "encephalopathy": np.array(["none", "mild", "severe"])[np.digitize(share(dysfunction, 0.7), [2.0, 3.0])],
             "tumor_number": 1 + np.minimum(4, rng.poisson(np.exp(-1.1 + 0.5 * burden))),
             "tumor_size": np.clip(np.round(42 * np.exp(0.4 * burden)), 16, 80).astype(int),
         }
@@ -210,7 +204,7 @@ def _tumor_truth(frame: pd.DataFrame, z: Array, rng: np.random.Generator) -> dic
     return {
         "tumor_size": frame["tumor_size"].to_numpy(),
         "tumor_number": frame["tumor_number"].to_numpy(),
-        "texture_hu": 17 * np.exp(trait(0.36, 0.18)),
+        "texture_hu": 24 * np.exp(trait(0.4, 0.15)),
         "texture_mm": np.clip(3.2 * np.exp(trait(-0.12, 0.12)), 1.8, 6),
         "core_fraction": 0.6 * special.expit(trait(0.8, 0.6) - 0.9),
         "irregularity": np.clip(0.06 * np.exp(trait(0.4, 0.3)), 0.015, 0.16),

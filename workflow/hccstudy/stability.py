@@ -34,9 +34,7 @@ def measure_repeats_batch(
     A perturbation that a region does not survive (a ring lost its last voxel) makes the patient's repeats incomplete, and
     the patient does not count; the log says so.
     """
-    frame = read_table(cases, ["patient", "center", "series", "reader", "image", "mask"]).fillna(
-        {"reader": ""}
-    )
+    frame = read_table(cases, ["patient", "center", "series", "reader", "image", "mask"]).fillna({"reader": ""})
     frame = frame[frame["patient"].isin(patients)].sort_values(["patient", "series", "reader"], kind="stable")
     rank = (frame["reader"] != settings["primary_reader"]).astype(int)
     frame = frame.assign(rank=rank).sort_values(["patient", "series", "rank"], kind="stable")
@@ -59,9 +57,7 @@ def measure_repeats_batch(
     digests = {series: file_digest(path) for series, path in sorted(parameters.items())}
     key = {"settings": settings, "parameters": digests, "code": fingerprint("hccstudy.stability")}
     rows, _ = process_batch(grouped, work, stage="stability", folder=folder, key=key)
-    write_table(
-        pd.DataFrame(rows, columns=list(dict.fromkeys(n for row in rows for n in row)) or REPEAT_KEYS), table
-    )
+    write_table(pd.DataFrame(rows, columns=list(dict.fromkeys(n for row in rows for n in row)) or REPEAT_KEYS), table)
 
 
 def _perturbed(row: dict[str, Any], repeat: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,13 +69,15 @@ def _perturbed(row: dict[str, Any], repeat: int, settings: dict[str, Any]) -> li
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
     labels = perturb_labels(sitk.GetArrayFromImage(mask), spacing, seed)
     limits = settings["regions"]["resegment"][row["series"]]
-    masks = {}
+    masks, intensity_masks = {}, {}
     for region, (voxels, _) in make_regions(labels, spacing, settings["regions"]["rings"]).items():
         inside = resegment(sitk.GetArrayViewFromImage(image), voxels, limits["range"], limits["sigma"])
-        masks[region] = sitk.GetImageFromArray(inside.astype(np.uint8))
-        masks[region].CopyInformation(mask)
+        for made, array in ((masks, voxels), (intensity_masks, inside)):
+            made[region] = sitk.GetImageFromArray(array.astype(np.uint8))
+            made[region].CopyInformation(mask)
     features = settings["features"]
-    found = extract(image, masks, features["parameters"][row["series"]], names=features["names"])
+    parameters = features["parameters"][row["series"]]
+    found = extract(image, masks, parameters, intensity_masks=intensity_masks, names=features["names"])
     rows = []
     for region, values in found.items():
         if isinstance(values, CaseError):
@@ -112,10 +110,7 @@ def measure_stability(
     frame = pd.concat([read_table(path, KEYS) for path in tables], ignore_index=True).fillna({"reader": ""})
     frame = frame[frame["patient"].isin(patients)]
     rank = (frame["reader"] != primary_reader).astype(str) + frame["reader"]
-    order = (
-        rank.groupby([frame["patient"], frame["series"], frame["region"]]).rank(method="first").astype(int)
-        - 1
-    )
+    order = rank.groupby([frame["patient"], frame["series"], frame["region"]]).rank(method="first").astype(int) - 1
     frame = frame.assign(repeat=order.astype(str))
     if method == "perturbation":
         perturbed = [read_table(path, REPEAT_KEYS) for path in repeated]

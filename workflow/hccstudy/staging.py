@@ -9,9 +9,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
-def child_pugh_points(
-    albumin: Array, bilirubin: Array, inr: Array, ascites: Array, encephalopathy: Array
-) -> Array:
+def child_pugh_points(albumin: Array, bilirubin: Array, inr: Array, ascites: Array, encephalopathy: Array) -> Array:
     """Child-Pugh points (5 to 15) per patient.
 
     Albumin in g/L, bilirubin in umol/L, ascites none/mild/moderate, encephalopathy none/mild/severe (none,

@@ -65,9 +65,7 @@ def read_text_table(path: str | Path) -> pd.DataFrame:
         else:
             raise StudyError(f"{path}: the ending is {ending!r}; expected .tsv, .csv or .xlsx")
     except UnicodeDecodeError as error:
-        raise StudyError(
-            f"{path}: byte {error.start} is not UTF-8; expected a table saved as UTF-8"
-        ) from error
+        raise StudyError(f"{path}: byte {error.start} is not UTF-8; expected a table saved as UTF-8") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError, KeyError) as error:
         raise StudyError(f"{path}: not readable as a table ({str(error).strip()})") from error
     frame.columns = [str(name).strip() for name in frame.iloc[0]] if len(frame) else []
@@ -86,9 +84,7 @@ def read_table(path: str | Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     if path.suffix == ".parquet":
         frame = pd.read_parquet(path)
     else:
-        text = {
-            name: str for name in ("patient", "center", "model", "endpoint", "series", "region", "reader")
-        }
+        text = {name: str for name in ("patient", "center", "model", "endpoint", "series", "region", "reader")}
         frame = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
     absent = [name for name in columns if name not in frame.columns]
     if absent:

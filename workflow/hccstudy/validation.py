@@ -81,9 +81,7 @@ def evaluate(frame: pd.DataFrame, settings: Settings) -> dict[str, pd.DataFrame]
     }
 
 
-def _evaluate_set(
-    rows: pd.DataFrame, settings: Settings, center: str, evaluation: str, harmonization: str
-) -> Sheet:
+def _evaluate_set(rows: pd.DataFrame, settings: Settings, center: str, evaluation: str, harmonization: str) -> Sheet:
     """All metrics of one set of patients; resamples depend on the set and the seed, not on the model."""
     known = rows.dropna(subset=outcome_columns(settings)).sort_values("patient", kind="stable")
     kind = settings["type"]
@@ -114,9 +112,7 @@ def _evaluate_set(
     risks = {float(horizon): _numbers(known, risk_column(horizon)) for horizon in settings["horizons"]}
     evaluate_survival(sheet, time, event, _numbers(known, "lp"), risks, limits)
     if center == POOLED and "group" in known and known["group"].notna().all():
-        add_risk_groups(
-            sheet, time, event, known["group"].to_numpy(dtype=str), external=evaluation == "external"
-        )
+        add_risk_groups(sheet, time, event, known["group"].to_numpy(dtype=str), external=evaluation == "external")
     return sheet
 
 
@@ -152,9 +148,7 @@ def check_predictions(frame: pd.DataFrame, settings: Settings, scores: str, outc
 
     def report(bad: pd.Series, column: str, file: str, expected: str) -> None:
         for row in frame.index[bad.to_numpy(dtype=bool)][:5]:
-            problems.add(
-                file, repr(frame.at[row, column]), expected, who=frame.at[row, "patient"], column=column
-            )
+            problems.add(file, repr(frame.at[row, column]), expected, who=frame.at[row, "patient"], column=column)
 
     for column in score_columns(settings):
         values = pd.to_numeric(frame[column], errors="coerce")

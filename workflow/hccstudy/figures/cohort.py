@@ -124,17 +124,13 @@ def flow_diagram(ax: Axes, plan: Flow) -> Axes:
         side = box.left >= SIDE[0]
         x = box.left + PAD if side else (box.left + box.right) / 2
         for place, line in enumerate(box.lines):
-            bold = (
-                "bold" if (box.emphasis and place == 0) or (not line.startswith(" ") and side) else "normal"
-            )
+            bold = "bold" if (box.emphasis and place == 0) or (not line.startswith(" ") and side) else "normal"
             y = box.top + PAD + LINE * (place + 0.5)
             ax.text(x, y, line, ha="left" if side else "center", va="center", fontweight=bold)
     return ax
 
 
-def slice_thickness(
-    ax: Axes, acquisition: pd.DataFrame, centers: Sequence[str], series: dict[str, Look]
-) -> Axes:
+def slice_thickness(ax: Axes, acquisition: pd.DataFrame, centers: Sequence[str], series: dict[str, Look]) -> Axes:
     """Slice thickness (mm; else voxel spacing) by center: areas of disks are numbers of images."""
     columns = {"SliceThickness": "Slice thickness", "spacing_z": "Voxel spacing in z"}
     column = next((name for name in columns if name in acquisition and acquisition[name].notna().any()), None)

@@ -11,9 +11,7 @@ from hccstudy.figures.style import Look, note
 TITLES = {"raw": "Before harmonization", "harmonized": "After ComBat"}
 
 
-def icc_distribution(
-    ax: Axes, icc: pd.Series, groups: pd.Series, threshold: float, chosen: dict[str, Look]
-) -> Axes:
+def icc_distribution(ax: Axes, icc: pd.Series, groups: pd.Series, threshold: float, chosen: dict[str, Look]) -> Axes:
     """Cumulative share of features by ICC, a line per group; the legend says how many reach the threshold."""
     for name, look in chosen.items():
         values = np.sort(icc[groups == name].dropna().clip(lower=0))
@@ -41,9 +39,7 @@ def embedding(ax: Axes, points: pd.DataFrame, features: str, centers: dict[str, 
         of = rows[rows["center"] == name]
         if len(of):
             label = f"{name} (n = {len(of)})"
-            ax.scatter(
-                of["pc1"], of["pc2"], s=9, marker=look.marker, color=look.color, linewidth=0, alpha=0.8
-            )
+            ax.scatter(of["pc1"], of["pc2"], s=9, marker=look.marker, color=look.color, linewidth=0, alpha=0.8)
             ax.scatter([], [], s=12, marker=look.marker, color=look.color, linewidth=0, label=label)
     ax.set(xlabel="Principal component 1", ylabel="Principal component 2", title=TITLES[features])
     ax.set_box_aspect(1)
@@ -68,8 +64,6 @@ def center_predictability(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.legend(loc="upper right")
     n = int(rows["n"].iloc[0])
-    ax.set(
-        ylim=(0, 1.2), xlim=(-0.5, len(rows) - 0.5), ylabel="Balanced accuracy", title="Telling the center"
-    )
+    ax.set(ylim=(0, 1.2), xlim=(-0.5, len(rows) - 0.5), ylabel="Balanced accuracy", title="Telling the center")
     ax.set_xlabel(f"Harmonization (n = {n})")
     return ax

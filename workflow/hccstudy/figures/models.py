@@ -33,12 +33,8 @@ def kaplan_meier(ax: Axes, curves: pd.DataFrame, ticks: Sequence[float] | np.nda
         of = of[of["time"] > 0][["time", "survival", "lower", "upper"]].astype(float)
         of = pd.concat([start, of], ignore_index=True)
         color = GROUP_COLORS[group]
-        ax.step(
-            of["time"], of["survival"], where="post", color=color, linestyle=GROUP_LINES[group], label=group
-        )
-        ax.fill_between(
-            of["time"], of["lower"], of["upper"], step="post", color=color, alpha=0.15, linewidth=0
-        )
+        ax.step(of["time"], of["survival"], where="post", color=color, linestyle=GROUP_LINES[group], label=group)
+        ax.fill_between(of["time"], of["lower"], of["upper"], step="post", color=color, alpha=0.15, linewidth=0)
     ax.set(ylim=(0, 1.02), ylabel="Event-free proportion")
     ax.set_xlim(0, 1.02 * curves["time"].astype(float).max())
     ax.set_xticks(ticks)
@@ -71,9 +67,7 @@ def numbers_at_risk(ax: Axes, curves: pd.DataFrame, ticks: Sequence[float] | np.
 
 
 def _groups(curves: pd.DataFrame):  # type: ignore[no-untyped-def]
-    return [
-        (name, curves[curves["group"] == name]) for name in GROUP_COLORS if (curves["group"] == name).any()
-    ]
+    return [(name, curves[curves["group"] == name]) for name in GROUP_COLORS if (curves["group"] == name).any()]
 
 
 def feature_label(feature: str) -> str:
@@ -88,9 +82,7 @@ def largest(table: pd.DataFrame) -> pd.DataFrame:
     """The known coefficients other than zero, largest first in absolute value, at most SHOWN."""
     values = table["coefficient"].astype(float)
     nonzero = table[values.notna() & (values != 0)]
-    return nonzero.sort_values(
-        "coefficient", key=lambda value: -value.astype(float).abs(), kind="stable"
-    ).head(SHOWN)
+    return nonzero.sort_values("coefficient", key=lambda value: -value.astype(float).abs(), kind="stable").head(SHOWN)
 
 
 def coefficients(ax: Axes, table: pd.DataFrame, look: Look) -> Axes:

@@ -88,9 +88,7 @@ def horizon_auc(ax: Axes, rows: pd.DataFrame, models: dict[str, Look], unit: str
     return ax
 
 
-def roc_curve(
-    ax: Axes, points: pd.DataFrame, metrics: pd.DataFrame, models: dict[str, Look], title: str
-) -> Axes:
+def roc_curve(ax: Axes, points: pd.DataFrame, metrics: pd.DataFrame, models: dict[str, Look], title: str) -> Axes:
     """ROC curves of one evaluated set; the legend gives the AUC with its interval."""
     ax.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=0.7)
     for name, look in models.items():
@@ -163,9 +161,7 @@ def calibration_summary(metrics: pd.DataFrame) -> list[str]:
     for metric, label in {"oe": "O/E", "slope": "slope", "ici": "ICI"}.items():
         rows = metrics[metrics["metric"] == metric]
         if len(rows):
-            values[metric] = (
-                f"{label} {interval(*rows.iloc[0][['estimate', 'lower', 'upper']].astype(float))}"
-            )
+            values[metric] = f"{label} {interval(*rows.iloc[0][['estimate', 'lower', 'upper']].astype(float))}"
     oe, *rest = values.values() or [""]
     return ["; ".join(filter(None, [counts(metrics), oe])), "; ".join(rest)]
 

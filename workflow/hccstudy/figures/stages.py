@@ -71,14 +71,10 @@ def figure_names(
     for endpoint, definition in endpoints.items():
         kind = definition["type"]
         if kind not in KINDS:
-            raise StudyError(
-                f"config: endpoint {endpoint} has type {kind!r}; expected one of {', '.join(KINDS)}"
-            )
+            raise StudyError(f"config: endpoint {endpoint} has type {kind!r}; expected one of {', '.join(KINDS)}")
         fitted = models_of(endpoint, models)
         names[endpoint] = [f"{endpoint}_{subject}" for subject in KINDS[kind]]
-        names[endpoint] += [
-            f"{endpoint}_{subject}_{model}" for subject in KINDS_BY_MODEL[kind] for model in fitted
-        ]
+        names[endpoint] += [f"{endpoint}_{subject}_{model}" for subject in KINDS_BY_MODEL[kind] for model in fitted]
     return names
 
 
@@ -103,9 +99,7 @@ def draw_study(
     with styled():
         _draw_flow(read_table(flow), read_table(ledger, LEDGER_COLUMNS), roles, folder)
         _draw_acquisition(read_table(acquisition, ["patient", "center", "series"]), names, folder)
-        _draw_stability(
-            read_table(icc, ["feature", "icc"]), float(settings["stability"]["threshold"]), folder
-        )
+        _draw_stability(read_table(icc, ["feature", "icc"]), float(settings["stability"]["threshold"]), folder)
         points = read_table(embedding, ["patient", "center", "features", "pc1", "pc2"])
         told = read_table(centers, ["features", "balanced_accuracy", "lower", "upper", "chance", "n"])
         _draw_harmonization(points, told, looks(names, CENTER_COLORS), folder)
@@ -139,16 +133,12 @@ def _draw_acquisition(acquisition: pd.DataFrame, centers: list[str], folder: str
 def _draw_stability(icc: pd.DataFrame, threshold: float, folder: str) -> None:
     parts = pd.DataFrame([_class_and_region(name) for name in icc["feature"]], columns=["class", "region"])
     made = figure(TWO_COLUMNS, 88 * MM)
-    for ax, by, title in zip(
-        made.subplots(1, 2), parts.columns, ["By feature class", "By region"], strict=True
-    ):
+    for ax, by, title in zip(made.subplots(1, 2), parts.columns, ["By feature class", "By region"], strict=True):
         if icc.empty:
             note(ax, "Stability was not assessed in this study")
             continue
         groups = parts[by].set_axis(icc.index)
-        features.icc_distribution(
-            ax, icc["icc"].astype(float), groups, threshold, looks(sorted(groups.unique()))
-        )
+        features.icc_distribution(ax, icc["icc"].astype(float), groups, threshold, looks(sorted(groups.unique())))
         ax.set_title(title, pad=11)
     save(made, folder, "stability")
 
@@ -158,9 +148,7 @@ def _class_and_region(feature: str) -> tuple[str, str]:
     return kind or "other", f"{series}, {region}" if region else "other"
 
 
-def _draw_harmonization(
-    points: pd.DataFrame, told: pd.DataFrame, centers: dict[str, Look], folder: str
-) -> None:
+def _draw_harmonization(points: pd.DataFrame, told: pd.DataFrame, centers: dict[str, Look], folder: str) -> None:
     made = figure(TWO_COLUMNS, 74 * MM)
     before, after, bars = made.subplots(1, 3, width_ratios=[3, 3, 2.2])
     features.embedding(before, points, "raw", centers)
@@ -279,9 +267,7 @@ def _draw_discrimination(
     save(made, folder, f"{endpoint}_discrimination")
 
 
-def _draw_horizon_auc(
-    endpoint: str, metrics: pd.DataFrame, unit: str, known: dict[str, Look], folder: str
-) -> None:
+def _draw_horizon_auc(endpoint: str, metrics: pd.DataFrame, unit: str, known: dict[str, Look], folder: str) -> None:
     rows = metrics[metrics["metric"] == "auc_t"]
     made = figure(TWO_COLUMNS, 72 * MM)
     for ax, evaluation in zip(made.subplots(1, 2, sharey=True), EVALUATIONS, strict=True):
@@ -290,9 +276,7 @@ def _draw_horizon_auc(
     save(made, folder, f"{endpoint}_time_dependent_auc")
 
 
-def _draw_roc(
-    endpoint: str, points: pd.DataFrame, metrics: pd.DataFrame, known: dict[str, Look], folder: str
-) -> None:
+def _draw_roc(endpoint: str, points: pd.DataFrame, metrics: pd.DataFrame, known: dict[str, Look], folder: str) -> None:
     rows = metrics[metrics["metric"] == "auc"]
     made = figure(TWO_COLUMNS, 92 * MM)
     for ax, (evaluation, title) in zip(made.subplots(1, 2), EVALUATIONS.items(), strict=True):
@@ -388,9 +372,7 @@ def _draw_kaplan_meier(
             lines = [counts(rows[rows["metric"] == "harrell_c"])]
             lines += [f"log-rank {p_value(float(value))}" for value in test]
             titled(top, f"{EVALUATIONS[evaluation]}: {known[name].label} model", "; ".join(lines))
-        seen = [
-            group for group in GROUP_COLORS if (curves.loc[curves["model"] == name, "group"] == group).any()
-        ]
+        seen = [group for group in GROUP_COLORS if (curves.loc[curves["model"] == name, "group"] == group).any()]
         legend(
             made,
             [Look(f"{group} predicted risk", GROUP_COLORS[group], "", GROUP_LINES[group]) for group in seen],
@@ -398,9 +380,7 @@ def _draw_kaplan_meier(
         save(made, folder, f"{endpoint}_kaplan_meier_{name}")
 
 
-def _draw_confusion(
-    endpoint: str, cells: pd.DataFrame, levels: list[str], known: dict[str, Look], folder: str
-) -> None:
+def _draw_confusion(endpoint: str, cells: pd.DataFrame, levels: list[str], known: dict[str, Look], folder: str) -> None:
     columns = min(len(known), 5)
     rows_each = -(-len(known) // columns)
     made = figure(TWO_COLUMNS, 2 * (12 + rows_each * (6 + 165 / columns)) * MM)
@@ -418,14 +398,9 @@ def _draw_confusion(
 
 
 def _draw_coefficients(endpoint: str, paths: list[str], known: dict[str, Look], folder: str) -> None:
-    tables = {
-        Path(path).parent.name: read_table(path, ["feature", "level", "kind", "coefficient"])
-        for path in paths
-    }
+    tables = {Path(path).parent.name: read_table(path, ["feature", "level", "kind", "coefficient"]) for path in paths}
     shown = {
-        name: table
-        for name in known
-        if len(table := tables.get(name, pd.DataFrame())) and len(models.largest(table))
+        name: table for name in known if len(table := tables.get(name, pd.DataFrame())) and len(models.largest(table))
     }
     name = f"{endpoint}_coefficients"
     if not shown:

@@ -96,9 +96,7 @@ def looks(names: Iterable[str], colors: list[str] = MODEL_COLORS) -> dict[str, L
     return result
 
 
-def legend(
-    figure: Figure, chosen: Iterable[Look], *, markers: bool = False, extra: Iterable[Line2D] = ()
-) -> None:
+def legend(figure: Figure, chosen: Iterable[Look], *, markers: bool = False, extra: Iterable[Line2D] = ()) -> None:
     """One legend for the whole figure, below the panels."""
     handles = [
         Line2D(
@@ -113,9 +111,7 @@ def legend(
     ]
     handles += list(extra)
     rows = -(-len(handles) // 6)
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows), handlelength=2.8
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows), handlelength=2.8)
 
 
 def titled(ax: Axes, title: str, *lines: str) -> Axes:

@@ -126,9 +126,7 @@ def _content(path: Path, known: dict[Path, str]) -> str:
 def _import_case(case: Case, scratch: Path, settings: Mapping[str, Any]) -> Rows:
     rows: Rows = []
     for name, series in settings["series"].items():
-        places = [
-            place for place, image in enumerate(case["images"]) if image["series"] == name and image["image"]
-        ]
+        places = [place for place, image in enumerate(case["images"]) if image["series"] == name and image["image"]]
         if not places:
             if series["required"]:
                 raise CaseError(
@@ -138,11 +136,7 @@ def _import_case(case: Case, scratch: Path, settings: Mapping[str, Any]) -> Rows
         shared: dict[tuple[str, str], dict[str, Any]] = {}
         for place in places:
             try:
-                rows.append(
-                    _import_row(
-                        case, case["images"][place], name, series, settings["labels"], scratch, shared
-                    )
-                )
+                rows.append(_import_row(case, case["images"][place], name, series, settings["labels"], scratch, shared))
             except CaseError as error:
                 detail = f"images row #{place}: {error.detail}"
                 raise CaseError(error.reason, detail, excluded=error.excluded) from error
@@ -167,18 +161,14 @@ def _import_row(
     reader = re.sub(r"[^A-Za-z0-9-]+", "-", row["reader"])
     mask_file = f"{name}_{reader}_mask.nii.gz" if reader else f"{name}_mask.nii.gz"
     if (scratch / mask_file).exists():
-        raise CaseError(
-            "duplicate images row", f"series {name} has two rows of reader {row['reader']!r}; expected one"
-        )
+        raise CaseError("duplicate images row", f"series {name} has two rows of reader {row['reader']!r}; expected one")
 
     source = (row["image"], row["series_uid"])
     if source not in shared:
         found = _read_image(row, series)
         where = row["image"]
         if series["modality"] and found.modality and found.modality != series["modality"]:
-            raise CaseError(
-                "wrong modality", f"{where}: it is {found.modality}; expected {series['modality']}"
-            )
+            raise CaseError("wrong modality", f"{where}: it is {found.modality}; expected {series['modality']}")
         check_values(found.image, where)
         image = canonical(compact(found.image))
         file = f"{name}_image.nii.gz" if not shared else mask_file.replace("_mask", "_image")

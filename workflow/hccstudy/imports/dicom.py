@@ -63,9 +63,7 @@ def read_series(path: Path, series_uid: str, description: str, kind: str = "imag
         image = _read_slices(slices, where, kind)
         headers = [item.header for item in slices]
     check_grid(image, where)
-    return Series(
-        image, headers, str(first.get("Modality") or ""), str(first.get("FrameOfReferenceUID") or "")
-    )
+    return Series(image, headers, str(first.get("Modality") or ""), str(first.get("FrameOfReferenceUID") or ""))
 
 
 def volume_image(array: np.ndarray[Any, Any], volume: highdicom.Volume) -> sitk.Image:
@@ -94,9 +92,7 @@ def _scan(path: Path, kind: str) -> dict[str, list[Slice]]:
         if "Image Storage" not in name:
             continue
         if not header.get("Rows"):
-            raise CaseError(
-                f"truncated or unreadable {kind}", f"{file}: the header of a {name} ends before its Rows"
-            )
+            raise CaseError(f"truncated or unreadable {kind}", f"{file}: the header of a {name} ends before its Rows")
         groups.setdefault(str(header.get("SeriesInstanceUID") or ""), []).append(Slice(file, header))
     if not groups:
         raise CaseError(
@@ -110,9 +106,7 @@ def _choose(groups: dict[str, list[Slice]], series_uid: str, description: str, p
     def said(uid: str) -> str:
         return str(groups[uid][0].header.get("SeriesDescription") or "")
 
-    listing = "; ".join(
-        f"{uid or 'no UID'} {said(uid)!r} {len(files)} slices" for uid, files in groups.items()
-    )
+    listing = "; ".join(f"{uid or 'no UID'} {said(uid)!r} {len(files)} slices" for uid, files in groups.items())
     if series_uid:
         if series_uid not in groups:
             raise CaseError(
@@ -124,11 +118,7 @@ def _choose(groups: dict[str, list[Slice]], series_uid: str, description: str, p
     matching = [uid for uid in groups if description and re.search(description, said(uid), re.IGNORECASE)]
     if len(matching) == 1:
         return groups[matching[0]]
-    asked = (
-        f"{len(matching)} match the description {description!r}"
-        if description
-        else "no description is configured"
-    )
+    asked = f"{len(matching)} match the description {description!r}" if description else "no description is configured"
     raise CaseError(
         "ambiguous series",
         f"{path}: {len(groups)} series and {asked}; expected one, or a series_uid in the images table; "
@@ -151,13 +141,9 @@ def _read_slices(slices: Sequence[Slice], where: str, kind: str) -> sitk.Image:
     for file, header in slices:
         absent = [name for name in PLANE if header.get(name) in (None, "")]
         if absent:
-            raise CaseError(
-                "no slice geometry", f"{file}: no {', '.join(absent)}; expected all of {', '.join(PLANE)}"
-            )
+            raise CaseError("no slice geometry", f"{file}: no {', '.join(absent)}; expected all of {', '.join(PLANE)}")
         for name, tolerance in zip(PLANE[:4], (0, 0, 1e-4, 1e-3), strict=True):
-            if not np.allclose(
-                _floats(header[name].value), _floats(first[name].value), rtol=0, atol=tolerance
-            ):
+            if not np.allclose(_floats(header[name].value), _floats(first[name].value), rtol=0, atol=tolerance):
                 raise CaseError(
                     "differing slice geometry",
                     f"{where}: {name} is {header[name].value} in {file.name} and {first[name].value} in "
@@ -172,9 +158,7 @@ def _read_slices(slices: Sequence[Slice], where: str, kind: str) -> sitk.Image:
     row, column = orientation[:3], orientation[3:]
     positions = np.stack([_floats(header.ImagePositionPatient) for _, header in slices])
     try:
-        stack = stack_slices(
-            positions, row, column, spacing.min(), [item.file.name for item in slices], where
-        )
+        stack = stack_slices(positions, row, column, spacing.min(), [item.file.name for item in slices], where)
     except CaseError as error:
         differing = [name for name in REASONS_TO_DIFFER if len({str(s.header.get(name)) for s in slices}) > 1]
         told = f"; slices differ in {', '.join(differing)}" if differing else ""
@@ -184,9 +168,7 @@ def _read_slices(slices: Sequence[Slice], where: str, kind: str) -> sitk.Image:
         array[place] = _pixels(slices[number].file, kind, array.shape[1:])
     image = sitk.GetImageFromArray(array)
     image.SetOrigin(positions[stack.order[0]].tolist())
-    image.SetSpacing(
-        [spacing[1], spacing[0], stack.spacing]
-    )  # PixelSpacing is (between rows, between columns)
+    image.SetSpacing([spacing[1], spacing[0], stack.spacing])  # PixelSpacing is (between rows, between columns)
     image.SetDirection(np.stack([row, column, stack.normal], axis=1).ravel().tolist())
     return image
 

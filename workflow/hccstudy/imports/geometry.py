@@ -168,9 +168,7 @@ def _corners(image: sitk.Image) -> Floats:
 def _share_inside(image: sitk.Image, points: Floats) -> float:
     """The share of points (mm) that lie within the voxels of the image."""
     index, margin = to_index(image, points), 0.5 + TOLERANCE
-    return float(
-        ((index >= -margin) & (index <= np.asarray(image.GetSize()) - 1 + margin)).all(axis=1).mean()
-    )
+    return float(((index >= -margin) & (index <= np.asarray(image.GetSize()) - 1 + margin)).all(axis=1).mean())
 
 
 def place(mask: sitk.Image, image: sitk.Image, where: str, *, whole: bool) -> NDArray[np.bool_]:
@@ -195,9 +193,7 @@ def place(mask: sitk.Image, image: sitk.Image, where: str, *, whole: bool) -> ND
         inside = _share_inside(image, to_mm(mask, zyx[:, ::-1].astype(float)))
     if inside == 0 or (whole and inside < 1):
         expected = "all of it" if whole else "some of it"
-        raise CaseError(
-            OTHER_GRID, f"{where}: {inside:.0%} of it lies within the image; expected {expected}; {grids}"
-        )
+        raise CaseError(OTHER_GRID, f"{where}: {inside:.0%} of it lies within the image; expected {expected}; {grids}")
     if aligned:
         moved = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
     else:
@@ -231,9 +227,7 @@ def rasterize(contours: Sequence[Floats], image: sitk.Image, where: str, *, whol
         )
     inside = _share_inside(image, np.concatenate(contours))
     if inside == 0 or (whole and inside < 1):
-        raise CaseError(
-            OTHER_GRID, f"{where}: {inside:.0%} of the contour points lie within the image; {grid}"
-        )
+        raise CaseError(OTHER_GRID, f"{where}: {inside:.0%} of the contour points lie within the image; {grid}")
     steps = np.diff(np.unique(slices))
     if len(steps) and np.median(steps) > 1:
         raise CaseError(

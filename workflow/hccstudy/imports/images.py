@@ -202,9 +202,7 @@ def _check_text_header(path: Path, kind: str) -> None:
         raise CaseError("invalid voxel spacing", f"{path}: its header states none; expected a spacing in mm")
     data = _field(header, "ElementDataFile", "data file", "datafile")
     if data.upper().startswith("LIST") or "%" in data:
-        raise CaseError(
-            "unknown image format", f"{path}: its voxels are in a list of files; expected one file"
-        )
+        raise CaseError("unknown image format", f"{path}: its voxels are in a list of files; expected one file")
     if _field(header, "CompressedData").lower() == "true":
         local = data.upper() == "LOCAL"
         with (path if local else path.parent / data).open("rb") as handle:

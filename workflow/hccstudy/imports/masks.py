@@ -134,9 +134,7 @@ def _tumor_label(source: Labels, label: str, labels: Mapping[str, int | None]) -
         else:
             expected = "one label, or the tumor's name in column label"
     if len(found) != 1:
-        raise CaseError(
-            "label not in mask", f"{source.file}: it holds {source.listing()}; expected {expected}"
-        )
+        raise CaseError("label not in mask", f"{source.file}: it holds {source.listing()}; expected {expected}")
     return found[0]
 
 
@@ -155,9 +153,7 @@ def _separate(path: Path, image: sitk.Image, frame: str, name: str) -> Mask:
     if not source.names:
         raise CaseError("empty mask", f"{path}: it holds no label; expected the {name}")
     if not chosen:
-        raise CaseError(
-            "label not in mask", f"{path}: it holds {source.listing()}; expected one named {name!r}"
-        )
+        raise CaseError("label not in mask", f"{path}: it holds {source.listing()}; expected one named {name!r}")
     return np.logical_or.reduce([source.draw(number, False) for number in chosen])
 
 
@@ -170,9 +166,7 @@ def _from_image(file: Path, mask: sitk.Image, frame: str, image: sitk.Image) -> 
         )
     low, high = int(array.min()), int(array.max())
     if high - low >= MOST_LABELS:
-        raise CaseError(
-            "mask is not a label map", f"{file}: its values run from {low} to {high}; expected labels"
-        )
+        raise CaseError("mask is not a label map", f"{file}: its values run from {low} to {high}; expected labels")
     counts = np.zeros(high - low + 1, dtype=np.int64)
     for plane in array:  # np.unique would sort the volume
         counts += np.bincount(plane.ravel().astype(np.int64) - low, minlength=len(counts))
@@ -195,17 +189,13 @@ def _from_seg(file: Path, image: sitk.Image) -> Labels:
         dataset = highdicom.seg.segread(file)
         # In a LABELMAP segmentation segment 0 is the background.
         names = {
-            int(n): str(dataset.get_segment_description(n).segment_label)
-            for n in dataset.segment_numbers
-            if n > 0
+            int(n): str(dataset.get_segment_description(n).segment_label) for n in dataset.segment_numbers if n > 0
         }
 
     def draw(number: int, whole: bool) -> Mask:
         with unreadable(file, "mask"):
             volume = dataset.get_volume(segment_numbers=[number])
-            binary = volume_image(
-                (volume.array[..., 0] >= 0.5).astype(np.uint8), volume
-            )  # fractional ones too
+            binary = volume_image((volume.array[..., 0] >= 0.5).astype(np.uint8), volume)  # fractional ones too
         where = f"{file} segment {number} {names[number]!r}"
         if not sitk.GetArrayViewFromImage(binary).any():
             raise CaseError("empty mask", f"{where}: no voxel is set; expected a region")
@@ -236,9 +226,7 @@ def _from_rtstruct(file: Path, image: sitk.Image) -> Labels:
         points = [item for item in points if len(item) > 2]
         if not points:
             kinds = sorted({str(item.get("ContourGeometricType")) for item in stored})
-            raise CaseError(
-                "empty mask", f"{where}: {', '.join(kinds)} encloses nothing; expected closed contours"
-            )
+            raise CaseError("empty mask", f"{where}: {', '.join(kinds)} encloses nothing; expected closed contours")
         drawn = rasterize(points, image, where, whole=whole)
         if not drawn.any():
             raise CaseError("empty mask", f"{where}: its {len(points)} contours enclose no voxel center")

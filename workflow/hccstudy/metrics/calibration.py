@@ -36,9 +36,7 @@ def observed_expected(event: Floats, risk: Floats, counts: Floats) -> tuple[Floa
     """Events over the sum of predicted risks, per resample, and the interval of the first on the log scale
     with variance (1 - prevalence) / events (Debray et al. 2017).
     """
-    ratio = np.divide(
-        counts @ event, counts @ risk, out=np.full(len(counts), np.nan), where=counts @ risk > 0
-    )
+    ratio = np.divide(counts @ event, counts @ risk, out=np.full(len(counts), np.nan), where=counts @ risk > 0)
     return ratio, _log_interval(ratio[0], np.sqrt((1 - event.mean()) / event.sum()))
 
 
@@ -87,9 +85,7 @@ def spline_basis(x: Floats, knots: Floats) -> Floats:
     """Restricted cubic spline, three knots (Hmisc::rcspline.eval, norm=2): x and its nonlinear term."""
     first, middle, last = knots
     cubes = [np.maximum(x - knot, 0) ** 3 for knot in knots]
-    bent = (
-        cubes[0] - cubes[1] * (last - first) / (last - middle) + cubes[2] * (middle - first) / (last - middle)
-    )
+    bent = cubes[0] - cubes[1] * (last - first) / (last - middle) + cubes[2] * (middle - first) / (last - middle)
     return np.column_stack([x, bent / (last - first) ** 2])
 
 
@@ -126,8 +122,7 @@ def smooth_curve_t(
         return np.full(counts.shape, np.nan), np.full((len(counts), len(grid)), np.nan)
     fit = cox(time, event, bases[0], counts, horizon)
     patients, curve = (
-        -np.expm1(-np.exp(np.minimum(fit.log_hazard[:, None] + fit.beta @ basis.T, LARGEST)))
-        for basis in bases
+        -np.expm1(-np.exp(np.minimum(fit.log_hazard[:, None] + fit.beta @ basis.T, LARGEST))) for basis in bases
     )
     return patients, curve
 

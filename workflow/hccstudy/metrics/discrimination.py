@@ -74,9 +74,7 @@ def concordance(time: Floats, event: Floats, score: Floats, counts: Floats) -> t
 
     def share(weights: Floats) -> Floats:
         pairs = (weights * comparable).sum(axis=1)
-        return np.divide(
-            (weights * won.T).sum(axis=1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0
-        )
+        return np.divide((weights * won.T).sum(axis=1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
     return share(drawn), share(doubled)
 
@@ -99,7 +97,5 @@ def hand_till(level: np.ndarray, probability: Floats, counts: Floats) -> Floats:
     pairs = []
     for a, b in combinations(range(probability.shape[1]), 2):
         of_a, of_b = counts * (level == a), counts * (level == b)
-        pairs.append(
-            weighted_auc(probability[:, a], of_a, of_b) + weighted_auc(probability[:, b], of_b, of_a)
-        )
+        pairs.append(weighted_auc(probability[:, a], of_a, of_b) + weighted_auc(probability[:, b], of_b, of_a))
     return np.mean(pairs, axis=0) / 2

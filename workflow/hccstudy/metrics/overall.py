@@ -19,9 +19,7 @@ def brier(event: Floats, risk: Floats, counts: Floats) -> tuple[Floats, Floats]:
     return counts @ (event - risk) ** 2 / size, prevalence * (1 - prevalence)
 
 
-def brier_t(
-    time: Floats, event: Floats, risk: Floats, horizon: float, counts: Floats
-) -> tuple[Floats, Floats]:
+def brier_t(time: Floats, event: Floats, risk: Floats, horizon: float, counts: Floats) -> tuple[Floats, Floats]:
     """Brier score at the horizon, weighted for censoring (Graf et al. 1999), and that of predicting the
     cohort's own Kaplan-Meier risk for everyone.
     """

@@ -35,9 +35,7 @@ def percentile_interval(draws: ArrayLike) -> tuple[Any, Any]:
     draws: (resamples,) or (resamples, points).
     """
     values = np.asarray(draws, dtype=float)
-    enough = (
-        np.isfinite(values).mean(axis=0) >= 0.5 if len(values) else np.zeros(values.shape[1:], dtype=bool)
-    )
+    enough = np.isfinite(values).mean(axis=0) >= 0.5 if len(values) else np.zeros(values.shape[1:], dtype=bool)
     bounds = np.full((2, *values.shape[1:]), np.nan)
     if enough.any():
         bounds[:, enough] = np.nanquantile(values[:, enough], [0.025, 0.975], axis=0)

@@ -116,9 +116,7 @@ def _too_short(time: Floats, event: Floats, horizon: float, limits: Limits) -> s
     cases, controls, _ = survival.known_status(time, event, horizon)
     least = limits.minimum_events
     if min(cases.sum(), controls.sum()) < least:
-        found = (
-            f"{cases.sum()} patients have the event by the horizon, {controls.sum()} are followed beyond it"
-        )
+        found = f"{cases.sum()} patients have the event by the horizon, {controls.sum()} are followed beyond it"
         return f"{found}; at least {least} of each are needed"
     return ""
 
@@ -146,9 +144,7 @@ def _evaluate_horizon(
     groups = calibration.calibration_groups(event, risk, limits.groups, time=time, horizon=horizon)
     sheet.write("calibration_groups", groups.to_dict("records"), horizon=horizon)
     benefit = net_benefit.net_benefit_t(time, event, risk, horizon, limits.thresholds, counts)
-    everyone = net_benefit.net_benefit_t(
-        time, event, np.ones(sheet.n), horizon, limits.thresholds, counts[:1]
-    )
+    everyone = net_benefit.net_benefit_t(time, event, np.ones(sheet.n), horizon, limits.thresholds, counts[:1])
     _add_net_benefit(sheet, benefit, everyone, limits, "Kaplan-Meier among the treated", horizon, events)
 
 
@@ -163,18 +159,14 @@ def add_risk_groups(sheet: Sheet, time: Floats, event: Floats, group: np.ndarray
         steps = survival.kaplan_meier(time[group == name], event[group == name])
         sheet.write("kaplan_meier", steps.to_dict("records"), group=name)
     if not external:
-        sheet.refuse(
-            ["logrank_p"], "cross-validated groups are not independent; the test needs external patients"
-        )
+        sheet.refuse(["logrank_p"], "cross-validated groups are not independent; the test needs external patients")
     elif len(names) < 2:
         sheet.refuse(["logrank_p"], f"all patients are in one risk group ({', '.join(map(str, names))})")
     elif not event.any():
         sheet.refuse(["logrank_p"], "no patient has the event")
     else:
         statistic, p = survival.logrank(time, event, group)
-        method = (
-            f"log-rank, chi-square {statistic:.4g}, {len(names) - 1} degrees of freedom; p value, no interval"
-        )
+        method = f"log-rank, chi-square {statistic:.4g}, {len(names) - 1} degrees of freedom; p value, no interval"
         row = {"metric": "logrank_p", "horizon": None, "threshold": None, "estimate": p}
         sheet.write("metrics", [row], n=sheet.n, events=sheet.events, method=method)
 
@@ -193,24 +185,18 @@ def evaluate_multiclass(
     else:
         area = discrimination.macro_auc(level, probability, counts)
         sheet.add("macro_auc", area, "mean of one level against the rest")
-        sheet.add(
-            "hand_till", discrimination.hand_till(level, probability, counts), "mean over pairs of levels"
-        )
+        sheet.add("hand_till", discrimination.hand_till(level, probability, counts), "mean over pairs of levels")
     if (found > 0).sum() < 2:
         sheet.refuse(MULTICLASS[2:], "all patients have the same level")
         return
     accuracy, kappa = overall.agreement(level, predicted, len(levels), counts)
     sheet.add("accuracy", accuracy, "most probable level")
-    sheet.add(
-        "kappa", kappa, "Cohen, unweighted, most probable level", undefined="agreement by chance is complete"
-    )
+    sheet.add("kappa", kappa, "Cohen, unweighted, most probable level", undefined="agreement by chance is complete")
     _add_brier(sheet, *overall.brier_classes(level, probability, counts), "null: shares of this set")
     table = np.zeros((len(levels), len(levels)), dtype=int)
     np.add.at(table, (level, predicted), 1)
     names = [(o, p) for o in range(len(levels)) for p in range(len(levels))]
-    sheet.write(
-        "confusion", [{"observed": levels[o], "predicted": levels[p], "n": table[o, p]} for o, p in names]
-    )
+    sheet.write("confusion", [{"observed": levels[o], "predicted": levels[p], "n": table[o, p]} for o, p in names])
 
 
 def _add_brier(

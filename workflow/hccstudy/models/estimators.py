@@ -43,9 +43,9 @@ class PenalizedCox(BaseEstimator):
     def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
         largest = np.abs(cox_score(X.to_numpy(), y)).max() / len(X) / self.l1_ratio
         path = np.geomspace(largest, largest * self.fraction, 8)[1:]
-        self.model_ = CoxnetSurvivalAnalysis(
-            alphas=path, l1_ratio=self.l1_ratio, fit_baseline_model=True
-        ).fit(X.to_numpy(), y)
+        self.model_ = CoxnetSurvivalAnalysis(alphas=path, l1_ratio=self.l1_ratio, fit_baseline_model=True).fit(
+            X.to_numpy(), y
+        )
         self.coef_ = self.model_.coef_[:, -1]
         self.unique_times_ = self.model_.unique_times_
         return self
@@ -76,8 +76,8 @@ class PenalizedLogistic(ClassifierMixin, BaseEstimator):
             C=1 / (largest * self.fraction),
             l1_ratio=self.l1_ratio,
             solver="saga",
-            tol=1e-5,
-            max_iter=10_000,
+            tol=1e-4,
+            max_iter=2000,
             random_state=self.seed,
         ).fit(X.to_numpy(), y)
         self.coef_ = self.model_.coef_
@@ -88,10 +88,13 @@ class PenalizedLogistic(ClassifierMixin, BaseEstimator):
         return np.asarray(self.model_.predict_proba(X.to_numpy()))
 
 
-# "linear" has a light ridge penalty, which keeps few events and many dummies from diverging.
+# "linear" is a regression with a ridge penalty that the inner folds choose: few events make an unpenalized one diverge.
+RIDGE_COX: Grid = [{"alpha": alpha} for alpha in (100.0, 30.0, 10.0, 3.0, 1.0)]
+RIDGE_LOGISTIC: Grid = [{"C": 1 / alpha} for alpha in (100.0, 30.0, 10.0, 3.0, 1.0)]
+
 ESTIMATORS: dict[str, dict[str, Maker]] = {
     "survival": {
-        "linear": lambda seed: (CoxPHSurvivalAnalysis(alpha=1.0, ties="efron"), [{}]),
+        "linear": lambda seed: (CoxPHSurvivalAnalysis(ties="efron"), RIDGE_COX),
         "lasso": lambda seed: (PenalizedCox(l1_ratio=1.0), PENALTIES),
         "elastic_net": lambda seed: (PenalizedCox(l1_ratio=0.5), PENALTIES),
         "forest": lambda seed: (
@@ -99,14 +102,12 @@ ESTIMATORS: dict[str, dict[str, Maker]] = {
             [{"min_samples_leaf": leaf} for leaf in (10, 5)],
         ),
         "boosting": lambda seed: (
-            GradientBoostingSurvivalAnalysis(
-                learning_rate=0.05, max_depth=2, subsample=0.7, random_state=seed
-            ),
+            GradientBoostingSurvivalAnalysis(learning_rate=0.05, max_depth=2, subsample=0.7, random_state=seed),
             [{"n_estimators": trees} for trees in (40, 100)],
         ),
     },
     "binary": {
-        "linear": lambda seed: (LogisticRegression(C=1.0, max_iter=1000), [{}]),
+        "linear": lambda seed: (LogisticRegression(max_iter=1000), RIDGE_LOGISTIC),
         "lasso": lambda seed: (PenalizedLogistic(l1_ratio=1.0, seed=seed), PENALTIES),
         "elastic_net": lambda seed: (PenalizedLogistic(l1_ratio=0.5, seed=seed), PENALTIES),
         "forest": lambda seed: (
@@ -172,9 +173,7 @@ def scores(model: Any, X: pd.DataFrame, endpoint: dict[str, Any]) -> pd.DataFram
     probabilities = pd.DataFrame(model.predict_proba(X), index=X.index, columns=list(model.classes_))
     if endpoint["type"] == "binary":
         return pd.DataFrame({"risk": probabilities[1]})
-    return pd.DataFrame(
-        {f"p@{level}": probabilities.get(level, 0.0) for level in endpoint["levels"]}, index=X.index
-    )
+    return pd.DataFrame({f"p@{level}": probabilities.get(level, 0.0) for level in endpoint["levels"]}, index=X.index)
 
 
 def importance(model: Sequence[Any], names: Sequence[str]) -> pd.DataFrame:
@@ -191,8 +190,6 @@ def importance(model: Sequence[Any], names: Sequence[str]) -> pd.DataFrame:
     values = np.atleast_2d(np.asarray(values))
     classes = list(getattr(estimator, "classes_", [])) if len(values) > 1 else [""]
     frame = pd.DataFrame(values.T, index=list(names), columns=classes)
-    long = (
-        frame.rename_axis("feature").reset_index().melt("feature", var_name="level", value_name="coefficient")
-    )
+    long = frame.rename_axis("feature").reset_index().melt("feature", var_name="level", value_name="coefficient")
     long = long[long["coefficient"] != 0].assign(kind=kind)
     return long[["feature", "level", "kind", "coefficient"]]

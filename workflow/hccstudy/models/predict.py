@@ -36,9 +36,7 @@ def predict_external(
     endpoint = settings["endpoint"]
     parts = []
     if len(X):
-        parts.append(
-            with_groups(scores(pipeline, X, endpoint), frozen["cut_off"]).assign(harmonization=PRIMARY)
-        )
+        parts.append(with_groups(scores(pipeline, X, endpoint), frozen["cut_off"]).assign(harmonization=PRIMARY))
         calibrated = _center_calibrated(pipeline, X, settings)
         if calibrated is not None:
             parts.append(with_groups(calibrated, frozen["cut_off"]).assign(harmonization=SECONDARY))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -20,15 +20,15 @@ def assign_folds(
     centers: Sequence[str],
     folds: int,
     seed: int,
-    outcomes: Sequence[Any] | None = None,
+    strata: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Fold (0 .. folds-1) of every row, one row a patient.
 
-    The patients of each center and, where given, of each outcome are dealt out in an order drawn by `seed`, so that every
+    The patients of each center and, where given, of each stratum are dealt out in an order drawn by `seed`, so that every
     fold has its share of every center and outcome. Shares matter: with fewer events in one fold its model's training rows
     have more, and pooled out-of-fold scores of a useless model would rank patients in reverse.
     """
-    strata = [""] * len(patients) if outcomes is None else [str(outcome) for outcome in outcomes]
+    strata = strata or [""] * len(patients)
     drawn = [hashlib.sha256(f"{seed} {patient}".encode()).hexdigest() for patient in patients]
     order = sorted(range(len(patients)), key=lambda place: (centers[place], strata[place], drawn[place]))
     fold = np.empty(len(patients), dtype=int)
@@ -36,9 +36,10 @@ def assign_folds(
     return fold
 
 
-def strata(y: np.ndarray) -> np.ndarray:
-    """What folds are balanced for: the event of survival outcomes, otherwise the class."""
-    return y["event"] if y.dtype.names else y
+def strata(y: np.ndarray, patients: Sequence[str], repeated: Collection[str]) -> list[str]:
+    """What folds are balanced for: the event or class, and who has repeated measurements (for the stability filter)."""
+    outcomes = y["event"] if y.dtype.names else y
+    return [f"{patient in repeated} {outcome}" for patient, outcome in zip(patients, outcomes, strict=True)]
 
 
 class TunedModel(BaseEstimator):
@@ -56,12 +57,14 @@ class TunedModel(BaseEstimator):
         grid: Grid,
         folds: int,
         seed: int,
+        repeated: Collection[str] = (),
     ) -> None:
         self.steps = steps
         self.estimator = estimator
         self.grid = grid
         self.folds = folds
         self.seed = seed
+        self.repeated = repeated
 
     def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
         self.best_: dict[str, Any] = self.grid[0]
@@ -75,7 +78,8 @@ class TunedModel(BaseEstimator):
         return self
 
     def _tune(self, X: pd.DataFrame, y: np.ndarray) -> None:
-        fold = assign_folds(list(X.index), list(X[CENTER]), self.folds, self.seed, strata(y))
+        balanced = strata(y, X.index, self.repeated)
+        fold = assign_folds(list(X.index), list(X[CENTER]), self.folds, self.seed, balanced)
         classes = [None] if y.dtype.names else list(np.unique(y))
         width = 1 if len(classes) < 3 else len(classes) - 1
         held_out = np.full((len(self.grid), len(X), width), np.nan)

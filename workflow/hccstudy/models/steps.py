@@ -41,9 +41,7 @@ class RadiomicsImputer(TransformerMixin, BaseEstimator):
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         absent = sorted(set(self.features_) - set(X.columns))
         if absent:
-            raise StudyError(
-                f"{len(absent)} features that the model was trained on are missing, e.g. {absent[0]}"
-            )
+            raise StudyError(f"{len(absent)} features that the model was trained on are missing, e.g. {absent[0]}")
         values = X[self.features_].to_numpy(dtype=float)
         values = np.where(np.isfinite(values), values, self.medians_)
         return pd.DataFrame(values, index=X.index, columns=self.features_).assign(**{CENTER: X[CENTER]})
@@ -66,15 +64,11 @@ class StabilityFilter(TransformerMixin, BaseEstimator):
             names = [name for name in names if name in self.repeats.columns]
             values = repeated_values(self.repeats, X.index, names)
             if len(values) < 5:
-                raise StudyError(
-                    f"stability: {len(values)} training patients have repeated masks; expected 5 or more"
-                )
+                raise StudyError(f"stability: {len(values)} training patients have repeated masks; expected 5 or more")
             agreement = icc(values)[0]
             names = [name for name, value in zip(names, agreement, strict=True) if value >= self.threshold]
             if not names:
-                raise StudyError(
-                    f"stability: no feature reaches ICC {self.threshold}; lower stability.threshold"
-                )
+                raise StudyError(f"stability: no feature reaches ICC {self.threshold}; lower stability.threshold")
         self.features_ = names
         return self
 
@@ -190,9 +184,7 @@ class ClinicalEncoder(TransformerMixin, BaseEstimator):
             known = X[name].dropna()
             if known.empty:
                 raise StudyError(f"predictor {name} has no value among {len(X)} training patients")
-            self.fill_[name] = (
-                float(known.median()) if rules["type"] == "number" else str(known.mode().iloc[0])
-            )
+            self.fill_[name] = float(known.median()) if rules["type"] == "number" else str(known.mode().iloc[0])
         return self
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
@@ -241,9 +233,5 @@ class CombinedPredictors(TransformerMixin, BaseEstimator):
         return self._join(X, linear_predictor(self.radscore_, X))
 
     def _join(self, X: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
-        names = (
-            ["radscore"]
-            if scores.shape[1] == 1
-            else [f"radscore_{place}" for place in range(scores.shape[1])]
-        )
+        names = ["radscore"] if scores.shape[1] == 1 else [f"radscore_{place}" for place in range(scores.shape[1])]
         return self.encoder_.transform(X).join(pd.DataFrame(scores, index=X.index, columns=names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
+from hccstudy.config import SELECT
 from hccstudy.errors import StudyError
 from hccstudy.harmonize import CenterComBat
 from hccstudy.models.estimators import ESTIMATORS, importance, scores
@@ -21,14 +23,11 @@ from hccstudy.models.steps import (
     CombinedPredictors,
     RadiomicsImputer,
     RedundancyFilter,
-    Standardizer,
     StabilityFilter,
+    Standardizer,
     UnivariateSelect,
 )
 from hccstudy.tables import file_digest, read_table, write_json, write_table
-
-# ComBat refuses a development center below 10 patients; a training fold of such a center has fewer.
-FOLD_MINIMUM = 4
 
 
 def outcome_array(frame: pd.DataFrame, endpoint: dict[str, Any]) -> np.ndarray:
@@ -48,34 +47,39 @@ def predictor_frame(features: pd.DataFrame, patients: pd.DataFrame, clinical: li
     return joined.join(radiomics, how="inner").sort_index()
 
 
-def build_model(settings: dict[str, Any], repeats: pd.DataFrame | None) -> TunedModel:
-    """The unfitted model that `settings` (see `settings.model_settings`) describe."""
+def build_model(settings: dict[str, Any], repeats: pd.DataFrame | None, sizes: Mapping[str, int]) -> TunedModel:
+    """The unfitted model that `settings` (see `settings.model_settings`) describe.
+
+    `repeats`: repeated measurements for the stability filter; `sizes`: patients of each development center.
+    """
     kind, rules = settings["endpoint"]["type"], settings["model"]
     resampling, seed = settings["resampling"], settings["seed"]
+    repeated = () if repeats is None else tuple(sorted(set(repeats["patient"])))
 
     def tuned(steps: list[tuple[str, Any]], estimator: str) -> TunedModel:
         made, grid = ESTIMATORS[kind][estimator](seed)
-        return TunedModel(Pipeline(steps), made, grid, resampling["inner_folds"], seed)
+        return TunedModel(Pipeline(steps), made, grid, resampling["inner_folds"], seed, repeated)
 
-    radiomics = [
-        ("impute", RadiomicsImputer(clinical=list(settings["clinical"]))),
-        (
-            "combat",
-            CenterComBat(minimum=FOLD_MINIMUM) if settings["harmonize"] == "combat" else "passthrough",
-        ),
-        ("stability", StabilityFilter(repeats, settings["stability"]["threshold"])),
-        ("redundancy", RedundancyFilter(resampling["correlation"])),
-        ("scale", Standardizer()),
-        ("select", UnivariateSelect(rules["select"])),
-    ]
+    def radiomics(select: int | None) -> list[tuple[str, Any]]:
+        combat = CenterComBat(sizes=dict(sizes)) if settings["harmonize"] == "combat" else "passthrough"
+        return [
+            ("impute", RadiomicsImputer(clinical=list(settings["clinical"]))),
+            ("combat", combat),
+            ("stability", StabilityFilter(repeats, settings["stability"]["threshold"])),
+            ("redundancy", RedundancyFilter(resampling["correlation"])),
+            ("scale", Standardizer()),
+            ("select", UnivariateSelect(select)),
+        ]
+
     if rules["predictors"] == "radiomics":
-        return tuned(radiomics, rules["estimator"])
+        return tuned(radiomics(rules["select"]), rules["estimator"])
     if rules["predictors"] == "clinical":
         first: tuple[str, Any] = ("encode", ClinicalEncoder(settings["clinical"]))
     else:
-        first = ("combine", CombinedPredictors(tuned(radiomics, "lasso"), settings["clinical"]))
-    last = [("scale", Standardizer()), ("select", UnivariateSelect(rules["select"]))]
-    return tuned([first, *last], rules["estimator"])
+        radscore = tuned(radiomics(SELECT["lasso"]), "lasso")
+        first = ("combine", CombinedPredictors(radscore, settings["clinical"]))
+    steps = [first, ("scale", Standardizer()), ("select", UnivariateSelect(rules["select"]))]
+    return tuned(steps, rules["estimator"])
 
 
 def cut_off(predicted: pd.DataFrame) -> float | None:
@@ -131,6 +135,7 @@ def train_model(
     patients = read_table(development)
     repeated = read_table(repeats) if settings["stability"]["method"] != "none" else None
     X = predictor_frame(read_table(features), patients, list(settings["clinical"]))
+    sizes = X[CENTER].value_counts().to_dict()
     known = patients.set_index("patient").loc[X.index]
     column = endpoint["time"] if endpoint["type"] == "survival" else endpoint["column"]
     known = known[known[column].notna()]
@@ -139,9 +144,10 @@ def train_model(
         found = f"{len(X)} development patients with features and {column}"
         raise StudyError(f"{endpoint['name']} {rules['name']}: {found}; expected more for cross-validation")
 
-    unfitted = build_model(settings, repeated)
+    unfitted = build_model(settings, repeated, sizes)
     folds, seed = settings["resampling"]["folds"], settings["seed"] + 1
-    fold = assign_folds(list(X.index), list(X[CENTER]), folds, seed, strata(y))
+    balanced = strata(y, X.index, unfitted.repeated)
+    fold = assign_folds(list(X.index), list(X[CENTER]), folds, seed, balanced)
     held_out = cross_validate(unfitted, X, y, fold, endpoint)
     held_out.insert(0, CENTER, X[CENTER])
     write_table(held_out.reset_index(), oof)
@@ -158,9 +164,7 @@ def train_model(
         "radiomics": X.shape[1] - 1 - len(settings["clinical"]),
         "clinical": len(settings["clinical"]),
     }
-    offered = (
-        sum(candidates.values()) if rules["predictors"] == "combined" else candidates[rules["predictors"]]
-    )
+    offered = sum(candidates.values()) if rules["predictors"] == "combined" else candidates[rules["predictors"]]
     events = int(y["event"].sum()) if y.dtype.names else int(pd.Series(y).value_counts().min())
     write_json(
         {

@@ -22,9 +22,7 @@ from hccstudy.report import content
 from hccstudy.report.methods import methods
 from hccstudy.tables import atomic, read_json, read_table
 
-WIDTH = (
-    1400  # pixels of an embedded figure: sharp on a dense screen and in print, a tenth of the 300-dpi file
-)
+WIDTH = 1400  # pixels of an embedded figure: sharp on a dense screen and in print, a tenth of the 300-dpi file
 CARD = ["endpoint", "model", "sha256", "candidates", "selected", "n", "events", "cut_off", "hyperparameters"]
 
 
@@ -67,9 +65,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "figure": _figures(
-            images, {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in captions}
-        ),
+        "figure": _figures(images, {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in captions}),
         "table": to_html,
     }
     used = read_json(provenance)
@@ -112,9 +108,7 @@ def _endpoint(name: str, metrics: pd.DataFrame, settings: Mapping[str, Any]) -> 
     kind = definition["type"]
     first = [*DISCRIMINATION[kind], "accuracy", "kappa", "logrank_p"]
     groups = {"discrimination": first, "horizons": ["auc_t"], "calibration": content.CALIBRATION}
-    tables = {
-        key: content.performance(metrics, name, definition, external, value) for key, value in groups.items()
-    }
+    tables = {key: content.performance(metrics, name, definition, external, value) for key, value in groups.items()}
     return tables | {
         "name": name,
         "models": models_of(name, settings["models"]),
@@ -126,12 +120,8 @@ def _endpoint(name: str, metrics: pd.DataFrame, settings: Mapping[str, Any]) -> 
 
 
 def _centers(table: pd.DataFrame) -> pd.DataFrame:
-    values = [
-        content.interval(*row) for row in table[["balanced_accuracy", "lower", "upper"]].to_numpy(dtype=float)
-    ]
-    shown = table[["features", "n"]].assign(
-        accuracy=values, chance=[f"{value:.2f}" for value in table["chance"]]
-    )
+    values = [content.interval(*row) for row in table[["balanced_accuracy", "lower", "upper"]].to_numpy(dtype=float)]
+    shown = table[["features", "n"]].assign(accuracy=values, chance=[f"{value:.2f}" for value in table["chance"]])
     return shown.set_axis(["Features", "n", "Balanced accuracy of telling the center", "Chance"], axis=1)
 
 

@@ -43,10 +43,7 @@ CALIBRATION = ["oe", "citl", "slope", "ici", "brier", "ipa"]
 def outcome_columns(endpoints: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The columns that hold outcomes: they describe no patient at baseline."""
     return {
-        definition[key]
-        for definition in endpoints.values()
-        for key in ("time", "event", "column")
-        if key in definition
+        definition[key] for definition in endpoints.values() for key in ("time", "event", "column") if key in definition
     }
 
 
@@ -68,9 +65,7 @@ def _share(count: int, total: int) -> str:
     return f"{count} ({100 * count / total:.0f} %)" if total else "-"
 
 
-def characteristics(
-    development: pd.DataFrame, external: pd.DataFrame, settings: Mapping[str, Any]
-) -> pd.DataFrame:
+def characteristics(development: pd.DataFrame, external: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Table 1 by center: median [quartiles], n (%) of those known, and how many are missing.
 
     Rows are the configured columns but for dates and outcomes (those of external centers stay closed here).
@@ -124,9 +119,7 @@ def losses(ledger: pd.DataFrame) -> pd.DataFrame:
 
 def acquisition(table: pd.DataFrame, centers: Iterable[str]) -> pd.DataFrame:
     """How images were acquired, by center and series: median [range] of numbers, counts of other values."""
-    described = [
-        name for name in table if name not in {"patient", "center", "series"} and table[name].notna().any()
-    ]
+    described = [name for name in table if name not in {"patient", "center", "series"} and table[name].notna().any()]
     rows = []
     for center in centers:
         for series, of in table[table["center"] == center].groupby("series"):
@@ -268,9 +261,7 @@ def performance(
                 n, events = _counts(chosen)
                 when = {} if horizon is None else {f"Horizon ({definition['unit']})": f"{horizon:g}"}
                 values = {NAMES.get(name, name): _value(chosen, name) for name in present}
-                rows.append(
-                    {"Evaluated in": label, "Model": model, **when, "n": n, "Events": events, **values}
-                )
+                rows.append({"Evaluated in": label, "Model": model, **when, "n": n, "Events": events, **values})
     return pd.DataFrame(rows)
 
 

@@ -65,9 +65,7 @@ def methods(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[
 def _participants(settings: Mapping[str, Any]) -> str:
     centers = settings["cohort"]["centers"]
     development, external = centers["development"], centers["external"]
-    text = (
-        f"Models were developed on patients of {_plural(len(development), 'center')} ({_listed(development)})"
-    )
+    text = f"Models were developed on patients of {_plural(len(development), 'center')} ({_listed(development)})"
     if external:
         others = _plural(len(external), "other center")
         text += f" and externally validated on patients of {others} ({_listed(external)})"
@@ -168,9 +166,7 @@ def _development(settings: Mapping[str, Any]) -> str:
     if any(model["predictors"] != "clinical" for model in settings["models"].values()):
         steps += ["harmonization"] * (settings["harmonize"]["method"] == "combat")
         steps += ["the stability filter"] * (settings["stability"]["method"] != "none")
-        steps += [
-            f"removal of one of two features with a rank correlation above {resampling['correlation']:g}"
-        ]
+        steps += [f"removal of one of two features with a rank correlation above {resampling['correlation']:g}"]
     steps += ["scaling", "selection", "tuning"]
     return (
         f"{_plural(tried, 'model')} {'was' if tried == 1 else 'were'} specified in the configuration, all of "

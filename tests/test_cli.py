@@ -1,0 +1,101 @@
+"""The command line: one door, clear words, exit status 1 for a study that cannot go on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hccstudy.cli import main
+from hccstudy.config import REPOSITORY
+
+
+def test_init_writes_a_commented_study_that_only_lacks_images(tmp_path, capsys):
+    folder = tmp_path / "my study"
+    assert main(["init", str(folder)]) == 0
+    assert {item.name for item in folder.iterdir()} == {"config.yaml", "patients.tsv", "images.tsv", "config"}
+    assert "# " in (folder / "config.yaml").read_text()
+    assert main(["init", str(folder)]) == 1
+    assert "not empty; expected a new folder" in capsys.readouterr().err
+
+
+def test_check_says_everything_that_is_wrong_at_once(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "study"
+    main(["init", str(folder)])
+    patients = (folder / "patients.tsv").read_text().replace("27.4\t0", "-27.4\t2").replace("\t70\t", "\t700\t")
+    (folder / "patients.tsv").write_text(patients)
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "study"]) == 1
+    error = capsys.readouterr().err
+    assert "3 problems" in error
+    assert "patients.tsv row 2 (P-001): os_months is '-27.4'; expected > 0" in error
+    assert "patients.tsv row 2 (P-001): os_event is '2'; expected 0 (no event) or 1 (event)" in error
+    assert "patients.tsv row 3 (P-002): age is '700'; expected 18 to 100 years" in error
+
+
+def test_check_of_the_demo_takes_seconds(monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    assert main(["check", "."]) == 0
+    assert "no problem found: 120 patients" in capsys.readouterr().out
+
+
+def test_check_names_a_wrong_key_and_a_missing_parameter_file(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "study"
+    main(["init", str(folder)])
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("modality: CT", "modalty: CT"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "study"]) == 1
+    assert "unknown key 'modalty' in series.portal; expected modality (did you mean it?)" in capsys.readouterr().err
+    (folder / "config.yaml").write_text(text.replace("pyradiomics/ct.yaml", "pyradiomics/absent.yaml"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "study"]) == 1
+    assert "config/pyradiomics/absent.yaml: not readable" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == 1
+    assert "holds no config.yaml; expected a study folder" in capsys.readouterr().err
+    assert main(["run", str(tmp_path / "nowhere")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_an_unknown_study_or_profile_lists_the_known(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert main(["check", ".", "--study", "liver"]) == 1
+    assert "expected one of sarcoma-t1-pet" in capsys.readouterr().err
+    assert main(["run", ".", "--profile", "cray", "-n"]) == 1
+    assert "no profile 'cray'; expected one of local" in capsys.readouterr().err
+
+
+def test_simulate_writes_a_study_with_its_truth(tmp_path, capsys):
+    assert main(["simulate", str(tmp_path / "s"), "--patients", "6", "--seed", "4"]) == 0
+    assert {item.name for item in (tmp_path / "s").iterdir()} == {
+        "patients.tsv",
+        "images.tsv",
+        "truth.tsv",
+        "README.md",
+        "images",
+    }
+
+
+@pytest.mark.parametrize("command", ["init", "check", "run", "simulate", "features"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_plain_snakemake_plans_the_demo():
+    """`snakemake -n` alone, without the command line, knows the whole study."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--cores", "2", "--quiet", "rules"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not re.search("Traceback|Error", done.stderr)

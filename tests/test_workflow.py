@@ -1,0 +1,79 @@
+"""The workflow's contracts: rules are function calls, outcomes of external centers have one reader."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import (
+    ConfigSettings,
+    DeploymentSettings,
+    OutputSettings,
+    Quietness,
+    ResourceSettings,
+    StorageSettings,
+    WorkflowSettings,
+)
+
+from hccstudy.config import REPOSITORY
+from hccstudy.documents import demo_tables
+
+
+@pytest.fixture(scope="module")
+def rules():
+    """The rules of the demo study, as Snakemake sees them."""
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        loaded = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=ConfigSettings(),
+            storage_settings=StorageSettings(),
+            workflow_settings=WorkflowSettings(),
+            deployment_settings=DeploymentSettings(),
+            snakefile=REPOSITORY / "Snakefile",
+            workdir=REPOSITORY,
+        )
+        yield {rule.name: rule for rule in loaded._workflow.rules}
+
+
+def scripted(rules):
+    return [rule for rule in rules.values() if rule.script]
+
+
+def test_the_names_of_a_rule_are_the_arguments_of_its_function(rules):
+    assert len(scripted(rules)) >= 19
+    for rule in scripted(rules):
+        module, function = rule.params.get("call").split("@")[0].split(":")
+        signature = inspect.signature(getattr(importlib.import_module(f"hccstudy.{module}"), function))
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        assert kinds <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}, rule.name
+        given = [*rule.input.keys(), *rule.output.keys(), *(key for key in rule.params.keys() if key != "call")]  # noqa: SIM118
+        signature.bind(**dict.fromkeys(given))  # TypeError names what is missing or unexpected
+
+
+def test_every_rule_has_a_log_and_one_bridge(rules):
+    for rule in scripted(rules):
+        assert rule.log, rule.name
+        assert rule.script == "../stage.py"
+
+
+def test_external_outcomes_are_read_by_the_validation_alone(rules):
+    path = "results/cohort/external_outcomes.tsv"
+    assert [rule.name for rule in rules.values() if path in map(str, rule.input)] == ["validate_model"]
+    assert [rule.name for rule in rules.values() if path in map(str, rule.output)] == ["split_cohort"]
+
+
+def test_no_training_rule_reads_the_raw_tables(rules):
+    raw = {"resources/demo/patients.tsv", "resources/demo/images.tsv"}
+    assert [rule.name for rule in rules.values() if raw & set(map(str, rule.input))] == ["split_cohort"]
+
+
+def test_the_targets_are_there(rules):
+    assert {"all", "features", "figures", "report"} <= set(rules)
+
+
+def test_the_embedded_demo_is_what_the_simulation_says():
+    for path, text in demo_tables().items():
+        assert Path(path).read_text(encoding="utf-8") == text, f"{path} is stale; run: make docs"

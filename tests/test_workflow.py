@@ -7,6 +7,8 @@ import inspect
 from pathlib import Path
 
 import pytest
+from hccstudy.config import REPOSITORY
+from hccstudy.documents import demo_tables
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import (
     ConfigSettings,
@@ -17,9 +19,6 @@ from snakemake.settings.types import (
     StorageSettings,
     WorkflowSettings,
 )
-
-from hccstudy.config import REPOSITORY
-from hccstudy.documents import demo_tables
 
 
 @pytest.fixture(scope="module")

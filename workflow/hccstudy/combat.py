@@ -346,9 +346,9 @@ def _values(X: pd.DataFrame, features: list[str]) -> Array:
             if odd:
                 raise StudyError(f"ComBat: feature {min(odd)} {what} ({len(odd)} in all); expected those of the fit")
         X = X.set_axis(found, axis=1)[features]
-    numeric = X.columns.isin(X.select_dtypes(["number", "bool"]).columns)
-    if not numeric.all():
-        place = int(np.argmin(numeric))
+    text = [place for place, kind in enumerate(X.dtypes) if kind.kind not in "fiub"]
+    if text:
+        place = text[0]
         raise StudyError(f"ComBat: feature {features[place]} is of type {X.dtypes.iloc[place]}; expected numbers")
     values = X.to_numpy(dtype=float, na_value=np.nan, copy=True)
     bad = np.argwhere(~np.isfinite(values))

@@ -130,9 +130,7 @@ def extract(
             # the label may differ between the regions that share a filtered image
             filtered = [(derived, kind, arguments | {"label": label}) for derived, kind, arguments in shared]
             inside = (intensity_masks or {}).get(region)
-            results[region] = _region_features(
-                extractor, prepared, region_mask, inside, filtered, settings, names
-            )
+            results[region] = _region_features(extractor, prepared, region_mask, inside, filtered, settings, names)
         except (ValueError, RuntimeError, IndexError) as error:
             results[region] = CaseError("features not computable", f"region {region}: {error}")
     return results

@@ -38,8 +38,8 @@ WEIBULL_SCALE = 56.0  # months: where the baseline survival is exp(-1)
 SEED = 250
 STUDY_END = np.datetime64("2022-12-31")
 DAYS_PER_MONTH = 30.4375
-MVI_LOGIT = (-0.4, 1.3, 0.5)  # intercept, z, clinical score
-# cuts of z + 0.4 clinical score + noise of SD 0.8 between the levels of mRECIST
+MVI_LOGIT = (-0.4, 1.6, 0.4)  # intercept, z, clinical score
+# cuts of z + 0.3 clinical score + noise of SD 0.6 between the levels of mRECIST
 RESPONSE_CUTS = (-1.0, 0.1, 0.95)
 RESPONSES = ("CR", "PR", "SD", "PD")
 
@@ -227,7 +227,7 @@ def _outcomes(frame: pd.DataFrame, truth: pd.DataFrame, rng: np.random.Generator
     index_date = frame["index_date"].to_numpy().astype("datetime64[D]")
     closing = (STUDY_END - index_date).astype(float) / DAYS_PER_MONTH
     censoring = np.minimum(closing, rng.exponential(180.0, size=n))
-    response = z + 0.4 * score + 0.8 * rng.standard_normal(n)
+    response = z + 0.3 * score + 0.6 * rng.standard_normal(n)
     intercept, by_z, by_score = MVI_LOGIT
     mvi = rng.random(n) < special.expit(intercept + by_z * z + by_score * score)
     return {
@@ -408,7 +408,7 @@ clinical variables within a center. `clinical_score` has mean about 0 and SD abo
   clinical_score + {beta_risk:g} z. Censored on {end} or by a random loss to follow-up; neither knows the
   risk.
 - MVI: logit = {mvi[0]:g} + {mvi[1]:g} z + {mvi[2]:g} clinical_score.
-- mRECIST: z + 0.4 clinical_score + normal noise of SD 0.8, cut at {cuts} into {responses}.
+- mRECIST: z + 0.3 clinical_score + normal noise of SD 0.6, cut at {cuts} into {responses}.
 - Images: the higher z, the stronger (`texture_hu`) and finer (`texture_mm`) the tumor's texture, the larger
   its necrotic core (`core_fraction`), the more irregular its outline (`irregularity`), the weaker its
   capsule (`capsule_hu`) and the stronger its invasion of the liver around it (`halo_hu`); wash-in and

@@ -26,7 +26,7 @@ def icc_distribution(ax: Axes, icc: pd.Series, groups: pd.Series, threshold: flo
     ax.text(threshold, 101, f"{threshold:g}", ha="center", va="bottom", fontsize=6)
     ax.set(xlim=(0, 1), ylim=(0, 100), xlabel="ICC(2,1), absolute agreement")
     ax.set_ylabel("Features at or below (%)")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=1, handlelength=2.6)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.26), ncols=1, handlelength=2.6)
     return ax
 
 

@@ -54,6 +54,18 @@ KINDS = {
 }
 KINDS_BY_MODEL = {"survival": ["kaplan_meier", "calibration"], "binary": ["calibration"], "multiclass": []}
 
+# feature classes by the prefix of IBSI's tags, and by pyradiomics' names
+CLASSES = {
+    "stat": "intensity",
+    "ih": "intensity",
+    "firstorder": "intensity",
+    "morph": "shape",
+    "cm": "GLCM",
+    "rlm": "GLRLM",
+}
+CLASSES |= {"szm": "GLSZM", "ngl": "GLDM (NGLDM)", "ngt": "NGTDM", "gldm": "GLDM (NGLDM)"}
+CLASSES |= {name: name.upper() for name in ("glcm", "glrlm", "glszm", "ngtdm")}
+
 METRICS = [*LEADING, "metric", "horizon", "threshold", "estimate", "lower", "upper", "n", "events", "method"]
 CURVE = [*LEADING, "horizon", "predicted", "observed", "lower", "upper"]
 
@@ -132,7 +144,7 @@ def _draw_acquisition(acquisition: pd.DataFrame, centers: list[str], folder: str
 
 def _draw_stability(icc: pd.DataFrame, threshold: float, folder: str) -> None:
     parts = pd.DataFrame([_class_and_region(name) for name in icc["feature"]], columns=["class", "region"])
-    made = figure(TWO_COLUMNS, 88 * MM)
+    made = figure(TWO_COLUMNS, 84 * MM)
     for ax, by, title in zip(made.subplots(1, 2), parts.columns, ["By feature class", "By region"], strict=True):
         if icc.empty:
             note(ax, "Stability was not assessed in this study")
@@ -145,7 +157,7 @@ def _draw_stability(icc: pd.DataFrame, threshold: float, folder: str) -> None:
 
 def _class_and_region(feature: str) -> tuple[str, str]:
     series, region, _, kind = models.feature_parts(feature)
-    return kind or "other", f"{series}, {region}" if region else "other"
+    return CLASSES.get(kind, kind) or "other", f"{series}, {region}" if region else "other"
 
 
 def _draw_harmonization(points: pd.DataFrame, told: pd.DataFrame, centers: dict[str, Look], folder: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,33 @@ from sklearn.pipeline import Pipeline
 from hccstudy.errors import StudyError
 from hccstudy.tables import atomic, file_digest
 
+# where a skops schema names an object by its memory address
+ADDRESS = re.compile(r'(?<="__id__": )\d+|(?<="file": ")\d+')
 TRUSTED_PACKAGES = ("hccstudy.", "sklearn.", "sksurv.", "numpy.", "scipy.")
 
 
 def save_model(pipeline: Pipeline, path: str | Path) -> None:
-    """Write a fitted pipeline; what only fitting needs (repeated measurements, unfitted parts) stays behind."""
+    """Write a fitted pipeline; what only fitting needs (repeated measurements, unfitted parts) stays behind.
+
+    Equal pipelines give equal bytes.
+    """
     with atomic(path) as temporary:
-        skops.io.dump(_slim(copy.deepcopy(pipeline)), temporary)
+        temporary.write_bytes(_reproducible(skops.io.dumps(_slim(copy.deepcopy(pipeline)))))
+
+
+def _reproducible(archive: bytes) -> bytes:
+    """A skops archive without what differs from run to run: times, and memory addresses used as names."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        schema = old.read("schema.json").decode()
+        numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(ADDRESS.findall(schema)), start=1)}
+        contents = {"schema.json": ADDRESS.sub(lambda found: numbers[found.group()], schema).encode()}
+        for name in old.namelist():
+            if name != "schema.json":
+                contents[numbers[Path(name).stem] + Path(name).suffix] = old.read(name)
+        for name, content in sorted(contents.items()):
+            new.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+    return target.getvalue()
 
 
 def _slim(pipeline: Pipeline) -> Pipeline:

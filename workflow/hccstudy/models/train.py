@@ -56,8 +56,9 @@ def build_model(settings: dict[str, Any], repeats: pd.DataFrame | None, sizes: M
     resampling, seed = settings["resampling"], settings["seed"]
     repeated = () if repeats is None else tuple(sorted(set(repeats["patient"])))
 
-    def tuned(steps: list[tuple[str, Any]], estimator: str) -> TunedModel:
+    def tuned(steps: list[tuple[str, Any]], estimator: str, *, tune: bool = True) -> TunedModel:
         made, grid = ESTIMATORS[kind][estimator](seed)
+        grid = grid if tune else [grid[len(grid) // 2]]
         return TunedModel(Pipeline(steps), made, grid, resampling["inner_folds"], seed, repeated)
 
     def radiomics(select: int | None) -> list[tuple[str, Any]]:
@@ -73,13 +74,13 @@ def build_model(settings: dict[str, Any], repeats: pd.DataFrame | None, sizes: M
 
     if rules["predictors"] == "radiomics":
         return tuned(radiomics(rules["select"]), rules["estimator"])
+    last = [("scale", Standardizer()), ("select", UnivariateSelect(rules["select"]))]
     if rules["predictors"] == "clinical":
-        first: tuple[str, Any] = ("encode", ClinicalEncoder(settings["clinical"]))
-    else:
-        radscore = tuned(radiomics(SELECT["lasso"]), "lasso")
-        first = ("combine", CombinedPredictors(radscore, settings["clinical"]))
-    steps = [first, ("scale", Standardizer()), ("select", UnivariateSelect(rules["select"]))]
-    return tuned(steps, rules["estimator"])
+        return tuned([("encode", ClinicalEncoder(settings["clinical"])), *last], rules["estimator"])
+    # The Radscore is tuned inside; tuning around it would cost four times the fits, so the middle of the grid is taken.
+    radscore = tuned(radiomics(SELECT["lasso"]), "lasso")
+    combine = CombinedPredictors(radscore, settings["clinical"])
+    return tuned([("combine", combine), *last], rules["estimator"], tune=False)
 
 
 def cut_off(predicted: pd.DataFrame) -> float | None:

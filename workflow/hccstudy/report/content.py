@@ -200,26 +200,24 @@ def headline(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, Any]
                 row |= {NAMES[name].capitalize(): _value(of, name) for name in ("accuracy", "kappa")}
             else:
                 when = "" if horizon is None else f" at {horizon:g} {definition['unit']}"
-                row |= {NAMES[name] + when: _value(at(of, horizon), name) for name in ("oe", "slope")}
+                row |= {NAMES["oe"] + when: _value(at(of, horizon), "oe"), NAMES["slope"]: _value(of, "slope")}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def side_by_side(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, Any]) -> pd.DataFrame:
-    """External results without and with harmonization of the new centers; empty where there is no second one.
-
-    The patients differ too: those whose features calibrated a center are not evaluated with it.
-    """
+    """External results without and with harmonization of the new centers; empty where there is no second one."""
     of = metrics[(metrics["endpoint"] == endpoint) & (metrics["evaluation"] == "external")]
     if "center-calibrated" not in set(of["harmonization"]):
         return pd.DataFrame()
     metric = next(iter(DISCRIMINATION[definition["type"]]))
     horizon = float(max(definition["horizons"])) if definition["type"] == "survival" else None
     labels = {"none": "none (primary)", "center-calibrated": "center-calibrated (secondary)"}
-    calibrated = set(of.loc[of["harmonization"] == "center-calibrated", "center"])
+    secondary = of[of["harmonization"] == "center-calibrated"]
+    calibrated = set(zip(secondary["model"], secondary["center"], strict=True))
     rows = []
     for (model, center), both in of.groupby(["model", "center"], sort=False):
-        if center not in calibrated:
+        if (model, center) not in calibrated:
             continue
         for harmonization, label in labels.items():
             here = both[both["harmonization"] == harmonization]
@@ -233,7 +231,8 @@ def side_by_side(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, 
             }
             row[NAMES[metric]] = _value(here, metric)
             if definition["type"] != "multiclass":
-                row |= {NAMES[name]: _value(at(here, horizon), name) for name in ("oe", "slope", "ici")}
+                row |= {NAMES[name]: _value(at(here, horizon), name) for name in ("oe", "ici")}
+                row[NAMES["slope"]] = _value(here, "slope")
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -1,0 +1,120 @@
+"""A whole small study through Snakemake: what a change runs again, what an interruption costs, what a report holds."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+from hccstudy.tables import read_table
+from small_study import OVERLAY, add_patient, configure, digests, jobs, kill_after, make_study, patients_computed, run
+
+BATCHED = ("import_images", "preprocess_images", "make_regions", "extract_features")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that ran without an interruption."""
+    folder = make_study(tmp_path_factory.mktemp("finished") / "study")
+    output = run(folder)
+    assert jobs(output)["write_report"] == 1
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The finished study again, times of change and Snakemake's records included, to be changed by a test."""
+    return shutil.copytree(finished, tmp_path / "study", copy_function=shutil.copy2)
+
+
+def test_every_patient_is_accounted_for(finished):
+    counts = read_table(finished / "results/ledger/flow.tsv").fillna("")
+    first, last = counts[counts["stage"] == "cohort"], counts[counts["stage"] == "features"]
+    assert first["patients"].iloc[0] == 60
+    lost = counts[counts["status"].isin(["excluded", "failed"])]["patients"].sum()
+    assert last.loc[last["status"] == "included", "patients"].iloc[0] == 60 - lost
+    assert lost >= 3
+    ledger = read_table(finished / "results/ledger/ledger.tsv")
+    assert ledger.loc[ledger["status"] != "included", ["reason", "detail"]].notna().all(axis=None)
+
+
+def test_the_report_is_one_offline_file(finished):
+    text = (finished / "results/report/index.html").read_text()
+    assert "A small simulated study" in text
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]+"', text)
+
+
+def test_a_rerun_with_nothing_to_do_does_nothing(finished):
+    before = digests(finished)
+    assert jobs(run(finished)) == {}
+    assert digests(finished) == before
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "results/imports/images/HCC-0*/done.json",
+        "results/features/patients/.HCC-0*",
+        "results/features/patients/HCC-0*/done.json",
+        "results/models/mvi/*/card.json",
+        "results/figures/*.png",
+    ],
+)
+def test_a_killed_run_goes_on_and_ends_byte_identical(finished, tmp_path, moment):
+    folder = make_study(tmp_path / "study")
+    kill_after(folder, lambda: any(folder.glob(moment)))
+    finished_before = {path.parent.name for path in folder.glob("results/features/patients/*/done.json")}
+    run(folder)
+    assert digests(folder) == digests(finished)
+    if moment.startswith("results/features/patients/HCC"):
+        assert finished_before
+        assert not finished_before & set(patients_computed(folder, "features"))
+
+
+def test_adding_a_patient_runs_only_that_patient_and_the_cohort_level(copy):
+    add_patient(copy, "HCC-900")
+    planned = jobs(run(copy))
+    assert {rule: planned[rule] for rule in BATCHED} == dict.fromkeys(BATCHED, 1)
+    for stage in ("imports", "preprocess", "regions", "features"):
+        newest = max((copy / f"results/logs/{stage}").glob("b*.log"), key=lambda path: path.stat().st_mtime)
+        lines = [line for line in newest.read_text().splitlines() if "hccstudy.batches" in line]
+        computed = [line for line in lines if not line.endswith("unchanged")]
+        assert len(lines) > 1
+        assert [line.split("hccstudy.batches: ")[1] for line in computed] == [f"{stage} HCC-900: done"]
+    assert "HCC-900" in set(read_table(copy / "results/features/features.parquet")["patient"])
+
+
+def test_a_corrected_mask_runs_that_patient_again(copy):
+    path = copy / "images/HCC-010_portal_maskA.nii.gz"
+    shutil.copyfile(copy / "images/HCC-011_portal_maskA.nii.gz", path)
+    planned = jobs(run(copy, "--target", "features"))
+    assert planned["import_images"] == 1
+    assert sum("HCC-010" in line for line in patients_computed(copy, "imports")) == 1
+
+
+def test_a_model_setting_extracts_nothing_again(copy):
+    models = OVERLAY["models"] | {"radiomics": {"predictors": "radiomics", "estimator": "elastic_net"}}
+    configure(copy, models=models)
+    planned = jobs(run(copy, "--dry-run"))
+    assert not set(planned) & {*BATCHED, "collect_features", "split_cohort", "measure_stability"}
+    assert planned["train_model"] == planned["validate_model"] == 1
+
+
+def test_a_validation_setting_trains_nothing_again(copy):
+    configure(copy, validation={"bootstrap": 60})
+    planned = jobs(run(copy, "--dry-run"))
+    assert "train_model" not in planned
+    assert planned["validate_model"] == 2
+
+
+def test_two_runs_in_one_folder_are_refused(finished, tmp_path):
+    import fcntl
+    import subprocess
+
+    from small_study import command
+
+    with (finished / "results/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command(finished), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "a run is going on here" in done.stderr

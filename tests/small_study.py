@@ -34,6 +34,7 @@ OVERLAY = {
         "clinical": {"predictors": "clinical", "estimator": "linear"},
         "radiomics": {"predictors": "radiomics", "estimator": "lasso"},
     },
+    "stability": {"method": "perturbation", "patients": 24, "perturbations": 1},
     "resampling": {"folds": 3, "inner_folds": 2},
     "validation": {"bootstrap": 50},
 }
@@ -55,7 +56,7 @@ def configure(folder: Path, **changes) -> None:
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "hccstudy.cli", "run", str(folder), "--cores", "2", *arguments]
+    return [str(Path(sys.executable).with_name("hccstudy")), "run", str(folder), "--cores", "2", *arguments]
 
 
 def run(folder: Path, *arguments: str) -> str:

@@ -58,6 +58,7 @@ def study(tmp_path, monkeypatch):
             "mvi": {"type": "binary", "label": "MVI", "column": "mvi"},
         },
         "series": {"ct": {"modality": "CT", "spacing": [1, 1, 1], "parameters": "ct.yaml"}},
+        "stability": {"method": "none"},
         "predictors": {"clinical": ["age", "stage"]},
     }
     Path("images").mkdir()
@@ -184,6 +185,16 @@ def test_combat_refuses_a_tiny_development_center_and_a_single_one(study):
     assert "9 patients of development center B; expected at least 10 for ComBat" in problems(save)
     overlay["cohort"]["centers"] = {"development": ["A"], "external": ["B", "C"]}
     assert "one development center; expected two or more for ComBat" in problems(save)
+
+
+def test_too_few_repeated_masks_for_the_stability_filter_are_said_before_the_run(study):
+    _, _, overlay, save = study
+    overlay["stability"] = {"method": "readers"}
+    assert "0 development patients with repeated masks (stability.method: readers); expected at least 12" in problems(
+        save
+    )
+    overlay["stability"] = {"method": "perturbation", "patients": 10}
+    assert "10 development patients with repeated masks" in problems(save)
 
 
 def test_an_outcome_without_variation_and_a_horizon_beyond_follow_up_are_refused(study):

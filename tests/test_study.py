@@ -54,10 +54,8 @@ def test_a_rerun_with_nothing_to_do_does_nothing(finished):
     "moment",
     [
         "results/imports/images/HCC-0*/done.json",
-        "results/features/patients/.HCC-0*",
         "results/features/patients/HCC-0*/done.json",
         "results/models/mvi/*/card.json",
-        "results/figures/*.png",
     ],
 )
 def test_a_killed_run_goes_on_and_ends_byte_identical(finished, tmp_path, moment):

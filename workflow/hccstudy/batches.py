@@ -105,7 +105,7 @@ def _compute(case: Case, work: Callable[[Case, Path], Rows], home: Path, key: st
     except Exception as error:
         log.exception("%s: unexpected error", case["patient"])
         done |= {"reason": "unexpected error", "detail": f"{type(error).__name__}: {error}"}
-    write_json(done, scratch / "done.json")
+    write_json(done, scratch / "done.json", sort_keys=False)  # the order of columns is part of the result
     shutil.rmtree(home, ignore_errors=True)
     os.replace(scratch, home)
     return done

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ IMAGE_COLUMNS = [
     "liver_mask",
     "lesions_mask",
 ]
+# the stability filter refuses to judge from fewer patients
+MINIMUM_REPEATED = 5
 PATHS = ["image", "mask", "liver_mask", "lesions_mask"]
 
 
@@ -100,6 +103,27 @@ def perturbed_patients(patients: pd.DataFrame, config: Config) -> list[str]:
     seed = config["study"]["seed"]
     ranked = sorted(patients.loc[inside, "patient"], key=lambda p: hashlib.sha256(f"{seed} {p}".encode()).hexdigest())
     return sorted(ranked[: config["stability"]["patients"]])
+
+
+def check_repeats(cohort: Cohort, config: Config) -> None:
+    """StudyError where too few development patients have repeated masks for the stability filter inside the folds."""
+    rules, resampling = config["stability"], config["resampling"]
+    if rules["method"] == "none":
+        return
+    patients, images = cohort.patients, cohort.images
+    repeated = set(perturbed_patients(patients, config))
+    if rules["method"] == "readers":
+        inside = patients.loc[patients["center"].isin(config["cohort"]["centers"]["development"]), "patient"]
+        readers = images.groupby(["patient", "timepoint", "series"])["reader"].nunique().groupby("patient").max()
+        repeated = set(readers.index[readers > 1]) & set(inside)
+    share = (1 - 1 / resampling["folds"]) * (1 - 1 / resampling["inner_folds"])
+    needed = math.ceil((MINIMUM_REPEATED + 1) / share)
+    if len(repeated) < needed:
+        found = f"{len(repeated)} development patients with repeated masks (stability.method: {rules['method']})"
+        expected = f"at least {needed}, so that every inner fold trains on {MINIMUM_REPEATED}"
+        problems = Problems()
+        problems.add(config["cohort"]["images"], found, f"{expected}, or stability: {{method: perturbation}}")
+        problems.raise_if_any()
 
 
 def _some(names: list[str], most: int = 5) -> str:
@@ -328,7 +352,7 @@ def _mirrors(predictor: np.ndarray, outcome: np.ndarray) -> bool:
         correlation = abs(np.corrcoef(pd.Series(predictor).rank(), pd.Series(outcome).rank())[0, 1])
         return bool(correlation > 0.99)
     spans = sorted((predictor[outcome == level].min(), predictor[outcome == level].max()) for level in levels)
-    return all(low[1] < high[0] for low, high in zip(spans, spans[1:], strict=False))
+    return all(low[1] < high[0] for low, high in pairwise(spans))
 
 
 def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
@@ -406,6 +430,7 @@ def split_cohort(
 def check_study(config: Config) -> list[str]:
     """Everything that can be known in seconds; returns notes, raises StudyError with all problems."""
     cohort = read_cohort(config)
+    check_repeats(cohort, config)
     problems, notes = check_files(cohort, config)
     problems.raise_if_any()
     roles = config["cohort"]["centers"]

@@ -22,8 +22,9 @@ Row = dict[str, str]
 def extract_table(table: str, *, settings: str, out: str, jobs: int = 1, names: str = "ibsi") -> list[str]:
     """Write one row of features per row of `table`, in the same order; rows of one image share its filtering.
 
-    `table` (CSV, TSV): patient, region, image, mask, optional label (value of the region in the mask); paths are relative
-    to the folder of the command. A row that cannot be computed keeps its place with empty features and says why in the
+    `table` (CSV, TSV): patient, region, image, mask, optional label (value of the region in the mask); paths are
+    relative to the folder of the command. A row that cannot be computed keeps its place with empty features and says
+    why in the
     column `error`; the returned list has those messages.
     """
     ending = Path(out).suffix

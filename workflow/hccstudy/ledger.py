@@ -1,4 +1,7 @@
-"""The ledger: every patient, every stage, one status and its reason. At every stage in = included + excluded + failed."""
+"""The ledger: every patient, every stage, one status and its reason.
+
+At every stage in = included + excluded + failed.
+"""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def measure_repeats_batch(
 ) -> None:
     """Features of perturbed masks for those of `patients` who are in this batch (`cases`: the preprocess table).
 
-    A perturbation that a region does not survive (a ring lost its last voxel) makes the patient's repeats incomplete, and
-    the patient does not count; the log says so.
+    A perturbation that a region does not survive (a ring lost its last voxel) makes the patient's repeats incomplete,
+    and the patient does not count; the log says so.
     """
     frame = read_table(cases, ["patient", "center", "series", "reader", "image", "mask"]).fillna({"reader": ""})
     frame = frame[frame["patient"].isin(patients)].sort_values(["patient", "series", "reader"], kind="stable")

@@ -110,9 +110,9 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_json(value: Any, path: str | Path) -> None:
-    """Write JSON with sorted keys; NaN is refused (JSON has none)."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+def write_json(value: Any, path: str | Path, *, sort_keys: bool = True) -> None:
+    """Write JSON; NaN is refused (JSON has none)."""
+    text = json.dumps(value, indent=1, sort_keys=sort_keys, allow_nan=False, ensure_ascii=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

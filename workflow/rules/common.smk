@@ -1,7 +1,7 @@
 # Configuration and cohort, loaded and checked; wildcard constraints; input functions. No rules.
 
 from hccstudy.batches import assign_batches
-from hccstudy.cohort import PATHS, perturbed_patients, read_cohort, stamp
+from hccstudy.cohort import PATHS, check_repeats, perturbed_patients, read_cohort, stamp
 from hccstudy.config import REPOSITORY, load_config
 from hccstudy.errors import StudyError
 from hccstudy.figures import figure_names
@@ -22,6 +22,7 @@ try:
     # `config` holds --configfile and --config only; load_config lays them over config/config.yaml.
     STUDY = load_config(config, name=" + ".join(map(str, workflow.configfiles)) or "config/config.yaml")
     COHORT = read_cohort(STUDY)
+    check_repeats(COHORT, STUDY)
 except StudyError as error:
     raise WorkflowError(str(error))
 

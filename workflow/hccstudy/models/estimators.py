@@ -177,7 +177,7 @@ def scores(model: Any, X: pd.DataFrame, endpoint: dict[str, Any]) -> pd.DataFram
 
 
 def importance(model: Sequence[Any], names: Sequence[str]) -> pd.DataFrame:
-    """Selected features with their coefficient (per SD) or impurity importance; empty where an estimator has neither."""
+    """Selected features with their coefficient (per SD) or impurity importance; empty where there is neither."""
     estimator = model[-1]
     values = getattr(estimator, "coef_", None)
     kind = "coefficient"

@@ -24,9 +24,9 @@ def assign_folds(
 ) -> np.ndarray:
     """Fold (0 .. folds-1) of every row, one row a patient.
 
-    The patients of each center and, where given, of each stratum are dealt out in an order drawn by `seed`, so that every
-    fold has its share of every center and outcome. Shares matter: with fewer events in one fold its model's training rows
-    have more, and pooled out-of-fold scores of a useless model would rank patients in reverse.
+    The patients of each center and, where given, of each stratum are dealt out in an order drawn by `seed`, so that
+    every fold has its share of every center and outcome. Shares matter: with fewer events in one fold its model's
+    training rows have more, and pooled out-of-fold scores of a useless model would rank patients in reverse.
     """
     strata = strata or [""] * len(patients)
     drawn = [hashlib.sha256(f"{seed} {patient}".encode()).hexdigest() for patient in patients]

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_selection import f_classif
 
 from hccstudy.agreement import icc
+from hccstudy.cohort import MINIMUM_REPEATED
 from hccstudy.errors import StudyError
 
 CENTER = "center"
@@ -63,8 +64,9 @@ class StabilityFilter(TransformerMixin, BaseEstimator):
         if self.repeats is not None:
             names = [name for name in names if name in self.repeats.columns]
             values = repeated_values(self.repeats, X.index, names)
-            if len(values) < 5:
-                raise StudyError(f"stability: {len(values)} training patients have repeated masks; expected 5 or more")
+            if len(values) < MINIMUM_REPEATED:
+                found = f"{len(values)} training patients have repeated masks"
+                raise StudyError(f"stability: {found}; expected {MINIMUM_REPEATED} or more")
             agreement = icc(values)[0]
             names = [name for name, value in zip(names, agreement, strict=True) if value >= self.threshold]
             if not names:

@@ -161,10 +161,9 @@ def train_model(
     write_table(selected, coefficients)
     write_table(pd.DataFrame(tuned.tuning_, columns=None if tuned.tuning_ else ["inner_score"]), tuning)
     save_model(fitted, model)
-    candidates = {
-        "radiomics": X.shape[1] - 1 - len(settings["clinical"]),
-        "clinical": len(settings["clinical"]),
-    }
+    # a category counts once per parameter, as in sample-size rules
+    parameters = sum(len(variable.get("levels", [0, 1])) - 1 for variable in settings["clinical"].values())
+    candidates = {"radiomics": X.shape[1] - 1 - len(settings["clinical"]), "clinical": parameters}
     offered = sum(candidates.values()) if rules["predictors"] == "combined" else candidates[rules["predictors"]]
     events = int(y["event"].sum()) if y.dtype.names else int(pd.Series(y).value_counts().min())
     write_json(

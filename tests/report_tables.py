@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from hccstudy import ledger
 from hccstudy.errors import CaseError
 from hccstudy.tables import write_json, write_table

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
+
 from hccstudy.simulate import simulate_study
 from hccstudy.tables import read_text_table, write_table
 

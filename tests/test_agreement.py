@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from hccstudy.agreement import icc
 
 # Shrout & Fleiss, Psychological Bulletin 1979, Table 2: six patients, four judges.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hccstudy.batches import assign_batches, process_batch
 from hccstudy.errors import CaseError
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from hccstudy.cli import main
 from hccstudy.config import REPOSITORY
 

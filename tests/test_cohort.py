@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from hccstudy.cohort import check_study, read_cohort, split_cohort
 from hccstudy.config import load_config
 from hccstudy.errors import StudyError

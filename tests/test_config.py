@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
+
 from hccstudy.config import BASE, REPOSITORY, STUDIES, layer, load_config, read_yaml, schema
 from hccstudy.documents import config_readme
 from hccstudy.errors import StudyError

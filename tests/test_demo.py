@@ -129,8 +129,8 @@ def test_with_permuted_outcomes_every_model_lands_at_one_half(demo, endpoint, mo
     """Outcomes shuffled among the development patients: nothing is left to learn.
 
     One cross-validated estimate of 69 patients has an SD of about 0.08 under the null, so the mean over permutations is
-    held against 0.5 by a t interval, at 99.5 % each, which is 95 % for the ten together. Features are the 100 or so of the
-    original arterial tumor: the same pipeline, in seconds.
+    held against 0.5 by a t interval, at 99.5 % each, which is 95 % for the ten together. Features are the 100 or so
+    of the original arterial tumor: the same pipeline, in seconds.
     """
     settings = model_settings(load_config(), endpoint, model)
     features = read_table(demo / "features/features.parquet")

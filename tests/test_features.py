@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from radiomics.featureextractor import RadiomicsFeatureExtractor
+from scipy.ndimage import gaussian_filter
+
 from hccstudy.cli import main
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.features import extract, load_parameters
 from hccstudy.ibsi import ibsi_tag
-from radiomics.featureextractor import RadiomicsFeatureExtractor
-from scipy.ndimage import gaussian_filter
 
 CLASSES = "featureClass: {shape: , firstorder: , glcm: , glrlm: , glszm: , gldm: , ngtdm: }\n"
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
 import report_tables as made
 from hccstudy import figures
 from hccstudy.errors import StudyError
 from hccstudy.figures import cohort, evaluated, models, performance, stages, style
 from hccstudy.tables import read_table, write_table
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from PIL import Image
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from hccstudy import harmonize
-from hccstudy.combat import _empirical_posterior
-from hccstudy.errors import StudyError
-from hccstudy.harmonize import CenterComBat, ComBat
-from hccstudy.tables import read_json, read_table, write_table
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -22,6 +17,12 @@ from sklearn.model_selection import StratifiedKFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
+
+from hccstudy import harmonize
+from hccstudy.combat import _empirical_posterior
+from hccstudy.errors import StudyError
+from hccstudy.harmonize import CenterComBat, ComBat
+from hccstudy.tables import read_json, read_table, write_table
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "statistics" / "combat"
 needs_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason=f"sva's outputs are not at {ORACLE}")

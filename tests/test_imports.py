@@ -14,15 +14,16 @@ import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
 from hccstudy.imports import import_batch
 from hccstudy.imports.acquisition import COLUMNS
 from hccstudy.imports.dicom import read_series
 from hccstudy.imports.geometry import canonical, rasterize
 from hccstudy.imports.images import read_image_file
 from hccstudy.imports.masks import open_labels
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = SHARED / "data"

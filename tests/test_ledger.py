@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.ledger import STAGES, collect_ledger, entry, flow, read_ledger, write_ledger
 from hccstudy.tables import read_table

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from hccstudy.metrics import calibration, discrimination, net_benefit, overall, survival
-from hccstudy.metrics.regression import cox, logistic
-from hccstudy.metrics.resampling import once, patient_counts, percentile_interval
 from scipy.special import expit, logit
 from sklearn.metrics import accuracy_score, brier_score_loss, cohen_kappa_score, roc_auc_score
 from sksurv.metrics import concordance_index_censored
 from statsmodels.duration.hazard_regression import PHReg
+
+from hccstudy.metrics import calibration, discrimination, net_benefit, overall, survival
+from hccstudy.metrics.regression import cox, logistic
+from hccstudy.metrics.resampling import once, patient_counts, percentile_interval
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "reference" / "statistics"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"oracle tables are not at {SHARED}")

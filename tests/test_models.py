@@ -8,6 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sksurv.datasets import load_gbsg2
+from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
+from sksurv.metrics import concordance_index_censored
+
 from hccstudy.errors import StudyError
 from hccstudy.models import predict_external, train_model
 from hccstudy.models.estimators import ESTIMATORS, PenalizedCox, log_partial_likelihood
@@ -24,12 +31,6 @@ from hccstudy.models.steps import (
 )
 from hccstudy.models.train import build_model, cross_validate, outcome_array, predictor_frame
 from hccstudy.tables import file_digest, read_json, read_table, write_table
-from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sksurv.datasets import load_gbsg2
-from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
-from sksurv.metrics import concordance_index_censored
 from synthetic import settings, study_tables
 
 OUTPUTS = {

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+
 from hccstudy import regions
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.tables import file_digest, read_table, write_table

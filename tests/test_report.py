@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 import report_tables as made
 from hccstudy import figures, report
 from hccstudy.errors import StudyError
 from hccstudy.report import content
 from hccstudy.report.methods import methods
 from hccstudy.tables import read_table, write_json, write_table
-from PIL import Image
 
 PROVENANCE = {
     "hccstudy": "0.1.0",

@@ -8,6 +8,11 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import statsmodels.api as sm
+from scipy import ndimage
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.model_selection import cross_val_predict
+from statsmodels.duration.hazard_regression import PHReg
+
 from hccstudy.errors import StudyError
 from hccstudy.phantom import LESIONS, LIVER, PHASES, TISSUES, TUMOR, draw_patient
 from hccstudy.simulate import (
@@ -26,10 +31,6 @@ from hccstudy.simulate import (
 )
 from hccstudy.staging import bclc_stage, child_pugh_class, child_pugh_points
 from hccstudy.tables import file_digest, read_json, read_table, read_text_table
-from scipy import ndimage
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.model_selection import cross_val_predict
-from statsmodels.duration.hazard_regression import PHReg
 
 FEW = 20  # the smallest cohort with broken patients
 

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+
 from hccstudy.tables import read_table
 from small_study import OVERLAY, add_patient, configure, digests, jobs, kill_after, make_study, patients_computed, run
 

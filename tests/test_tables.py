@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+
 from hccstudy.errors import StudyError
 from hccstudy.tables import atomic, digest, file_digest, read_table, read_text_table, write_json, write_table
 

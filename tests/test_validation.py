@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
 from hccstudy.errors import StudyError
 from hccstudy.metrics.resampling import once
 from hccstudy.metrics.sets import add_risk_groups
 from hccstudy.metrics.sheet import Sheet
 from hccstudy.tables import read_table, write_table
 from hccstudy.validation import LEAD, TABLES, evaluate, validate
-from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 
 Settings = dict[str, Any]
 COMMON: Settings = {

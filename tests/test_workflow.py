@@ -7,8 +7,6 @@ import inspect
 from pathlib import Path
 
 import pytest
-from hccstudy.config import REPOSITORY
-from hccstudy.documents import demo_tables
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import (
     ConfigSettings,
@@ -19,6 +17,9 @@ from snakemake.settings.types import (
     StorageSettings,
     WorkflowSettings,
 )
+
+from hccstudy.config import REPOSITORY
+from hccstudy.documents import demo_tables
 
 
 @pytest.fixture(scope="module")

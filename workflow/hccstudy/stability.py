@@ -69,7 +69,8 @@ def _perturbed(row: dict[str, Any], repeat: int, settings: dict[str, Any]) -> li
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
     labels = perturb_labels(sitk.GetArrayFromImage(mask), spacing, seed)
     limits = settings["regions"]["resegment"][row["series"]]
-    masks, intensity_masks = {}, {}
+    masks: dict[str, sitk.Image] = {}
+    intensity_masks: dict[str, sitk.Image] = {}
     for region, (voxels, _) in make_regions(labels, spacing, settings["regions"]["rings"]).items():
         inside = resegment(sitk.GetArrayViewFromImage(image), voxels, limits["range"], limits["sigma"])
         for made, array in ((masks, voxels), (intensity_masks, inside)):

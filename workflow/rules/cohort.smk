@@ -11,7 +11,7 @@ if SIMULATION:
             call=stage("simulate:simulate_cohort"),
             patients=SIMULATION["patients"],
             seed=SIMULATION["seed"],
-            folder="results/simulation",
+            folder=subpath(output.done, parent=True),
         script:
             "../stage.py"
 

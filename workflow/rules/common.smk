@@ -20,20 +20,30 @@ from snakemake.exceptions import WorkflowError
 
 try:
     # `config` holds --configfile and --config only; load_config lays them over config/config.yaml.
-    STUDY = load_config(config, name=" + ".join(map(str, workflow.configfiles)) or "config/config.yaml")
+    STUDY = load_config(
+        config, name=" + ".join(map(str, workflow.configfiles)) or "config/config.yaml"
+    )
     COHORT = read_cohort(STUDY)
     check_repeats(COHORT, STUDY)
 except StudyError as error:
     raise WorkflowError(str(error))
 
-BATCHES = assign_batches(list(COHORT.patients["patient"]), STUDY["cohort"]["batch_size"])
+BATCHES = assign_batches(
+    list(COHORT.patients["patient"]), STUDY["cohort"]["batch_size"]
+)
 ENDPOINTS = list(STUDY["endpoints"])
 MODELS = list(STUDY["models"])
-PAIRS = [(endpoint, model) for model in MODELS for endpoint in STUDY["models"][model]["endpoints"]]
+PAIRS = [
+    (endpoint, model)
+    for model in MODELS
+    for endpoint in STUDY["models"][model]["endpoints"]
+]
 SIMULATION = STUDY["cohort"]["simulation"]
 # development patients whose masks are perturbed, and the batches that they are in
 PERTURBED = perturbed_patients(COHORT.patients, STUDY)
-REPEATED = [batch for batch, members in BATCHES.items() if set(members) & set(PERTURBED)]
+REPEATED = [
+    batch for batch, members in BATCHES.items() if set(members) & set(PERTURBED)
+]
 FIGURES = figure_names(STUDY["endpoints"], STUDY["models"])
 REPORT = REPOSITORY / "workflow" / "report"
 
@@ -51,7 +61,11 @@ def cases_of_batch(wildcards):
     cases = COHORT.cases(BATCHES[wildcards.batch])
     for case in cases:
         for row in case["images"]:
-            row["stamp"] = "" if SIMULATION else " ".join(stamp(row[column]) for column in PATHS if row[column])
+            row["stamp"] = (
+                ""
+                if SIMULATION
+                else " ".join(stamp(row[column]) for column in PATHS if row[column])
+            )
     return cases
 
 
@@ -60,7 +74,9 @@ def simulated_images(wildcards):
 
 
 def landmarks_files(wildcards):
-    return sorted({rules["landmarks"] for rules in STUDY["series"].values() if rules["landmarks"]})
+    return sorted(
+        {rules["landmarks"] for rules in STUDY["series"].values() if rules["landmarks"]}
+    )
 
 
 def parameter_files(wildcards):
@@ -69,7 +85,11 @@ def parameter_files(wildcards):
 
 def of_models(pattern, endpoint):
     """`pattern` for every model of an endpoint."""
-    return [pattern.format(endpoint=endpoint, model=model) for e, model in PAIRS if e == endpoint]
+    return [
+        pattern.format(endpoint=endpoint, model=model)
+        for e, model in PAIRS
+        if e == endpoint
+    ]
 
 
 def of_pairs(pattern):

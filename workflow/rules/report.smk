@@ -27,8 +27,11 @@ rule draw_study:
         "results/logs/report/draw_study.log",
     params:
         call=stage("figures:draw_study"),
-        settings={"cohort": {"centers": STUDY["cohort"]["centers"]}, "stability": STUDY["stability"]},
-        folder="results/figures",
+        settings={
+            "cohort": {"centers": STUDY["cohort"]["centers"]},
+            "stability": STUDY["stability"],
+        },
+        folder=subpath(output[0], parent=True),
     script:
         "../stage.py"
 
@@ -41,8 +44,12 @@ for ENDPOINT in ENDPOINTS:
             f"draw_{ENDPOINT}"
         input:
             metrics=of_models(rules.validate_model.output.metrics, ENDPOINT),
-            calibration_curve=of_models(rules.validate_model.output.calibration_curve, ENDPOINT),
-            calibration_groups=of_models(rules.validate_model.output.calibration_groups, ENDPOINT),
+            calibration_curve=of_models(
+                rules.validate_model.output.calibration_curve, ENDPOINT
+            ),
+            calibration_groups=of_models(
+                rules.validate_model.output.calibration_groups, ENDPOINT
+            ),
             net_benefit=of_models(rules.validate_model.output.net_benefit, ENDPOINT),
             kaplan_meier=of_models(rules.validate_model.output.kaplan_meier, ENDPOINT),
             confusion=of_models(rules.validate_model.output.confusion, ENDPOINT),
@@ -62,7 +69,7 @@ for ENDPOINT in ENDPOINTS:
                 "endpoints": STUDY["endpoints"],
                 "models": STUDY["models"],
             },
-            folder="results/figures",
+            folder=subpath(output[0], parent=True),
         script:
             "../stage.py"
 

@@ -396,7 +396,8 @@ def _draw_confusion(endpoint: str, cells: pd.DataFrame, levels: list[str], known
     columns = min(len(known), 5)
     rows_each = -(-len(known) // columns)
     made = figure(TWO_COLUMNS, 2 * (12 + rows_each * (6 + 165 / columns)) * MM)
-    for part, (evaluation, title) in zip(made.subfigures(2, 1), EVALUATIONS.items(), strict=True):
+    parts: Any = made.subfigures(2, 1)
+    for part, (evaluation, title) in zip(parts, EVALUATIONS.items(), strict=True):
         part.suptitle(title, fontsize=7.5, fontweight="bold", x=0.02, ha="left")
         axes = part.subplots(rows_each, columns, squeeze=False).ravel()
         for ax in axes[len(known) :]:

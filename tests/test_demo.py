@@ -15,8 +15,8 @@ from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 from sksurv.metrics import concordance_index_censored
 
+from hccstudy.catalog import figure_names
 from hccstudy.config import REPOSITORY, load_config
-from hccstudy.figures import figure_names
 from hccstudy.models.resampling import assign_folds, strata
 from hccstudy.models.train import build_model, cross_validate, outcome_array, predictor_frame
 from hccstudy.settings import model_settings

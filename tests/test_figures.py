@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import report_tables as made
-from hccstudy import figures
+from hccstudy import catalog, figures
 from hccstudy.errors import StudyError
 from hccstudy.figures import cohort, evaluated, models, performance, stages, style
 from hccstudy.tables import read_table, write_table
@@ -75,7 +75,7 @@ def metric(results: Path, endpoint: str, model: str, **chosen) -> pd.Series:
 
 
 def test_exactly_the_declared_figures_are_drawn(drawn):
-    names = figures.figure_names(made.SETTINGS["endpoints"], made.SETTINGS["models"])
+    names = catalog.figure_names(made.SETTINGS["endpoints"], made.SETTINGS["models"])
     assert sorted(drawn) == sorted(name for of in names.values() for name in of)
     assert set(names) == {"study", "os", "mvi", "mrecist"}
     assert "os_kaplan_meier_forest" in names["os"]
@@ -85,7 +85,7 @@ def test_exactly_the_declared_figures_are_drawn(drawn):
 
 def test_an_unknown_endpoint_type_is_refused_with_the_valid_ones():
     with pytest.raises(StudyError, match=r"'count'.*survival, binary, multiclass"):
-        figures.figure_names({"x": {"type": "count"}}, {"clinical": {"endpoints": ["x"]}})
+        catalog.figure_names({"x": {"type": "count"}}, {"clinical": {"endpoints": ["x"]}})
 
 
 def test_figures_are_one_or_two_columns_wide_and_at_most_a_page_high(drawn):
@@ -114,7 +114,7 @@ def test_files_are_deterministic_dateless_and_with_embedded_fonts(results, tmp_p
     with style.styled():
         stages._draw_stability(read_table(made.study_inputs(results)["icc"]), 0.75, str(tmp_path / "b"))
     written = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert written == sorted(f"{name}.{ending}" for name in stages.STUDY for ending in ("pdf", "png", "svg"))
+    assert written == sorted(f"{name}.{ending}" for name in catalog.STUDY for ending in ("pdf", "png", "svg"))
     for name in ("stability.pdf", "stability.png", "stability.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     pdf = (tmp_path / "a/stability.pdf").read_bytes()

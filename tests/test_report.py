@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import report_tables as made
-from hccstudy import figures, report
+from hccstudy import catalog, report
 from hccstudy.errors import StudyError
 from hccstudy.report import content
 from hccstudy.report.methods import methods
@@ -77,7 +77,7 @@ def results(tmp_path_factory) -> Path:
 
 
 def declared(settings=made.SETTINGS) -> list[str]:
-    names = figures.figure_names(settings["endpoints"], settings["models"])
+    names = catalog.figure_names(settings["endpoints"], settings["models"])
     return [name for of in names.values() for name in of]
 
 
@@ -284,8 +284,8 @@ def test_methods_claim_nothing_that_the_config_does_not_say():
 
 def test_every_kind_of_figure_has_a_caption():
     kinds = {
-        *figures.stages.STUDY,
-        *(kind for of in figures.stages.KINDS.values() for kind in of),
+        *catalog.STUDY,
+        *(kind for of in catalog.KINDS.values() for kind in of),
         "kaplan_meier",
     }
     captions = {path.stem for path in (Path(__file__).parents[1] / "workflow/report").glob("*.rst")}

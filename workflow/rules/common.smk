@@ -4,7 +4,7 @@ from hccstudy.batches import assign_batches
 from hccstudy.cohort import PATHS, check_repeats, perturbed_patients, read_cohort, stamp
 from hccstudy.config import REPOSITORY, load_config
 from hccstudy.errors import StudyError
-from hccstudy.figures import figure_names
+from hccstudy.catalog import figure_kind, figure_names
 from hccstudy.fingerprint import stage
 from hccstudy.settings import (
     cohort_settings,
@@ -17,6 +17,7 @@ from hccstudy.settings import (
     validation_settings,
 )
 from snakemake.exceptions import WorkflowError
+from snakemake.io import report as in_report
 
 try:
     # `config` holds --configfile and --config only; load_config lays them over config/config.yaml.
@@ -99,6 +100,16 @@ def of_pairs(pattern):
 
 def figure_files(names, endings=("pdf", "svg", "png")):
     return [f"results/figures/{name}.{ending}" for name in names for ending in endings]
+
+
+def reported_figures(names, category):
+    """The files of figures as outputs; Snakemake's own report shows the PNGs with our captions."""
+    shown = [
+        in_report(path, caption=REPORT / f"{figure_kind(name)}.rst", category=category)
+        for name in names
+        for path in figure_files([name], ["png"])
+    ]
+    return figure_files(names, ["pdf", "svg"]) + shown
 
 
 ALL_FIGURES = [name for names in FIGURES.values() for name in names]

@@ -22,7 +22,7 @@ rule draw_study:
         embedding=rules.describe_harmonization.output.embedding,
         centers=rules.describe_harmonization.output.centers,
     output:
-        figure_files(FIGURES["study"]),
+        reported_figures(FIGURES["study"], "Study"),
     log:
         "results/logs/report/draw_study.log",
     params:
@@ -58,7 +58,7 @@ for ENDPOINT in ENDPOINTS:
             predictions=of_models(rules.predict_external.output.predictions, ENDPOINT),
             coefficients=of_models(rules.train_model.output.coefficients, ENDPOINT),
         output:
-            figure_files(FIGURES[ENDPOINT]),
+            reported_figures(FIGURES[ENDPOINT], STUDY["endpoints"][ENDPOINT]["label"]),
         log:
             f"results/logs/report/draw_{ENDPOINT}.log",
         params:

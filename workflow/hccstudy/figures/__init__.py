@@ -4,6 +4,6 @@ One module per subject (cohort, features, performance, models) holds plots that 
 lays them out and writes the files; `style` says how everything looks; `evaluated` says which rows are shown.
 """
 
-from hccstudy.figures.stages import draw_endpoint, draw_study, figure_names
+from hccstudy.figures.stages import draw_endpoint, draw_study
 
-__all__ = ["draw_endpoint", "draw_study", "figure_names"]
+__all__ = ["draw_endpoint", "draw_study"]

@@ -6,8 +6,7 @@ is the frozen model without harmonization of the new center.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,11 +20,6 @@ DISCRIMINATION = {
     "binary": {"auc": "AUC"},
     "multiclass": {"macro_auc": "Macro-averaged AUC"},
 }
-
-
-def models_of(endpoint: str, models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The configured models that are fitted for an endpoint."""
-    return [name for name, definition in models.items() if endpoint in definition["endpoints"]]
 
 
 def stack(paths: Iterable[str], columns: Sequence[str]) -> pd.DataFrame:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hccstudy.catalog import models_of
 from hccstudy.errors import StudyError
 from hccstudy.figures import cohort, features, models, performance
 from hccstudy.figures.evaluated import (
@@ -18,7 +18,6 @@ from hccstudy.figures.evaluated import (
     at,
     counts,
     evaluated_sets,
-    models_of,
     p_value,
     pooled,
     stack,
@@ -46,14 +45,6 @@ from hccstudy.ledger import COLUMNS as LEDGER_COLUMNS
 from hccstudy.ledger import STAGES
 from hccstudy.tables import read_table
 
-STUDY = ["flow", "acquisition", "stability", "harmonization"]
-KINDS = {
-    "survival": ["discrimination", "time_dependent_auc", "calibration", "decision", "coefficients"],
-    "binary": ["discrimination", "roc", "calibration", "decision", "coefficients"],
-    "multiclass": ["discrimination", "confusion", "coefficients"],
-}
-KINDS_BY_MODEL = {"survival": ["kaplan_meier", "calibration"], "binary": ["calibration"], "multiclass": []}
-
 # feature classes by the prefix of IBSI's tags, and by pyradiomics' names
 CLASSES = {
     "stat": "intensity",
@@ -68,26 +59,6 @@ CLASSES |= {name: name.upper() for name in ("glcm", "glrlm", "glszm", "ngtdm")}
 
 METRICS = [*LEADING, "metric", "horizon", "threshold", "estimate", "lower", "upper", "n", "events", "method"]
 CURVE = [*LEADING, "horizon", "predicted", "observed", "lower", "upper"]
-
-
-def figure_names(
-    endpoints: Mapping[str, Mapping[str, Any]], models: Mapping[str, Mapping[str, Any]]
-) -> dict[str, list[str]]:
-    """Every figure that is written: {"study": [...], endpoint: [...]}.
-
-    `endpoints` is the config's (each has a "type"), `models` too (each lists its "endpoints"). A figure NAME
-    is the files NAME.pdf, NAME.svg and NAME.png. Per endpoint: `<endpoint>_<kind>` for KINDS of its type and
-    `<endpoint>_<kind>_<model>` for KINDS_BY_MODEL.
-    """
-    names = {"study": list(STUDY)}
-    for endpoint, definition in endpoints.items():
-        kind = definition["type"]
-        if kind not in KINDS:
-            raise StudyError(f"config: endpoint {endpoint} has type {kind!r}; expected one of {', '.join(KINDS)}")
-        fitted = models_of(endpoint, models)
-        names[endpoint] = [f"{endpoint}_{subject}" for subject in KINDS[kind]]
-        names[endpoint] += [f"{endpoint}_{subject}_{model}" for subject in KINDS_BY_MODEL[kind] for model in fitted]
-    return names
 
 
 def draw_study(

@@ -13,9 +13,9 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
+from hccstudy.catalog import figure_names, models_of
 from hccstudy.errors import StudyError
-from hccstudy.figures import figure_names
-from hccstudy.figures.evaluated import DISCRIMINATION, models_of, stack
+from hccstudy.figures.evaluated import DISCRIMINATION, stack
 from hccstudy.figures.stages import METRICS
 from hccstudy.ledger import COLUMNS as LEDGER_COLUMNS
 from hccstudy.report import content
@@ -46,7 +46,7 @@ def write_report(
     """Write the report as one self-contained, offline HTML file; equal inputs give equal bytes.
 
     `metrics` and `cards` hold one path per endpoint and model, `figures` the PNG files of all names of
-    `figures.figure_names`, `captions` the .rst files of workflow/report (named by kind of figure, shared with
+    `catalog.figure_names`, `captions` the .rst files of workflow/report (named by kind of figure, shared with
     Snakemake's own report), `template` is workflow/report/index.html.j2. `settings` is the config. Outcomes
     of external centers are not read: the report shows validation tables only.
     """

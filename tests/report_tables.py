@@ -1,4 +1,4 @@
-"""A made-up but plausible study, as the tables of docs/contracts.md, for the tests of figures and report.
+"""A made-up but plausible study, as the tables of docs/architecture.md, for the tests of figures and report.
 
 120 patients of five centers, three endpoints (one of each type), five models. Risks, outcomes and therefore
 curves come from one seeded simulation; intervals are rough (normal), because only what is drawn and said of

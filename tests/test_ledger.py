@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.ledger import STAGES, collect_ledger, entry, flow, read_ledger, write_ledger
-from hccstudy.tables import read_table
+from hccstudy.tables import read_table, write_table
 
 LOSSES = {"imports": ("B", CaseError("empty mask", "a\n b")), "regions": ("C", CaseError("too small", excluded=True))}
 
@@ -23,7 +24,13 @@ def ledgers(folder, losses=LOSSES):
 
 
 def test_counts_reconcile_at_every_stage(tmp_path):
-    collect_ledger(ledgers=ledgers(tmp_path), ledger=str(tmp_path / "l.tsv"), counts=str(tmp_path / "c.tsv"))
+    known = {"patient": list("ABCD"), "center": "X", "os": ["known", "known", "known", "missing"]}
+    write_table(pd.DataFrame(known), tmp_path / "o.tsv")
+    files = {"outcomes": "o.tsv", "ledger": "l.tsv", "counts": "c.tsv"}
+    collect_ledger(ledgers=ledgers(tmp_path), **{name: str(tmp_path / file) for name, file in files.items()})
+    ledger = read_table(tmp_path / "l.tsv")
+    endpoint = ledger[ledger["stage"] == "endpoint os"].set_index("patient")
+    assert endpoint["status"].to_dict() == {"A": "included", "D": "excluded"}
     counts = read_table(tmp_path / "c.tsv").fillna("")
     for stage in STAGES:
         rows = counts[counts["stage"] == stage].set_index("status")["patients"]

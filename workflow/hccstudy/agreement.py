@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import fdtri
 
 # A feature whose whole range is below this part of its magnitude is constant: what varies is rounding.
 CONSTANT = 1e-12
+# Fewer patients with repeated masks than this cannot tell a stable feature from another.
+MINIMUM_REPEATED = 5
 
 
 class Agreement(NamedTuple):
@@ -96,3 +100,11 @@ def _coefficient(
     # For a clearly negative coefficient the approximation breaks down (v near 0); an interval holds its
     # estimate.
     return np.stack([value, np.minimum(lower, value), np.maximum(upper, value)])
+
+
+def repeated_values(repeats: pd.DataFrame, patients: Sequence[str], features: Sequence[str]) -> np.ndarray:
+    """Values of shape (patients, repeats, features) of the patients who have every repeat."""
+    count = repeats["repeat"].nunique()
+    chosen = repeats[repeats["patient"].isin(list(patients))].sort_values(["patient", "repeat"])
+    chosen = chosen[chosen.groupby("patient")["repeat"].transform("size") == count]
+    return chosen[list(features)].to_numpy(dtype=float).reshape(-1, count, len(features))

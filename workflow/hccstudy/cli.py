@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import re
 import shutil
 import sys
 import time
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     check.set_defaults(command=check_command)
     run.add_argument("--cores", "-c", default="all", help="cores to use (default: all)")
-    run.add_argument("--profile", default="local", help="local, slurm, or the path of a Snakemake profile")
+    run.add_argument("--profile", default="local", help="local, or the path of a Snakemake profile")
     run.add_argument("--dry-run", "-n", action="store_true", help="show what would run")
     run.add_argument("--target", "-t", action="append", default=[], help="features, figures, report or a file")
     run.set_defaults(command=run_study)
@@ -102,7 +103,9 @@ def init_study(options: argparse.Namespace) -> None:
     template = REPOSITORY / "resources" / "template"
     source = study_file(options.study) if options.study else template / STUDY_FILE
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, folder / STUDY_FILE)
+    # a ready-made study is a design: its tables are the user's own
+    text = re.sub(r"(?m)^  (patients|images): .*", r"  \1: \1.tsv", source.read_text(encoding="utf-8"))
+    (folder / STUDY_FILE).write_text(text, encoding="utf-8")
     for name in ("patients.tsv", "images.tsv"):
         shutil.copyfile(template / name, folder / name)
     shutil.copytree(REPOSITORY / "config" / "pyradiomics", folder / "config" / "pyradiomics")
@@ -116,14 +119,25 @@ def init_study(options: argparse.Namespace) -> None:
 
 def check_command(options: argparse.Namespace) -> None:
     from hccstudy.cohort import check_study
-    from hccstudy.features import load_parameters
+    from hccstudy.features import check_margin
     from hccstudy.tables import read_text_table
 
     started = time.monotonic()
     config, _ = _study_config(options)
-    for rules in config["series"].values():
-        load_parameters(rules["parameters"])
-    for note in check_study(config):
+    wrong, notes = [], []
+    outer = max([ring[1] for ring in config["regions"]["rings"].values()], default=0)
+    for path in dict.fromkeys(rules["parameters"] for rules in config["series"].values()):
+        try:
+            check_margin(path, outer, config["preprocess"]["margin_mm"])
+        except StudyError as error:
+            wrong.append(str(error))
+    try:
+        notes = check_study(config)
+    except StudyError as error:
+        wrong.append(str(error))
+    if wrong:
+        raise StudyError("\n".join(wrong))
+    for note in notes:
         print(f"note: {note}")
     patients = len(read_text_table(config["cohort"]["patients"]))
     images = len(read_text_table(config["cohort"]["images"]))

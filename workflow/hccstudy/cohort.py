@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import numpy as np
 import pandas as pd
 
 from hccstudy import ledger as ledgers
+from hccstudy.agreement import MINIMUM_REPEATED
 from hccstudy.config import Config, outcome_columns, schema
 from hccstudy.errors import Problems, StudyError
-from hccstudy.tables import read_text_table, write_table
+from hccstudy.tables import digest, read_text_table, write_table
 
 IMAGE_COLUMNS = [
     "timepoint",
@@ -31,8 +33,6 @@ IMAGE_COLUMNS = [
     "liver_mask",
     "lesions_mask",
 ]
-# the stability filter refuses to judge from fewer patients
-MINIMUM_REPEATED = 5
 PATHS = ["image", "mask", "liver_mask", "lesions_mask"]
 
 
@@ -64,13 +64,21 @@ class Cohort:
 
 
 def stamp(path: str) -> str:
-    """Size and time of change of a file (for a folder: number of entries and its own time), "" where it is missing."""
-    try:
-        found = Path(path).stat()
-        size = sum(1 for _ in Path(path).iterdir()) if Path(path).is_dir() else found.st_size
-    except OSError:
-        return ""
-    return f"{size}-{found.st_mtime_ns}"
+    """Size and time of change of a file, its sidecar and its data file (.mhd), or of all files below a folder; "" if missing."""
+    place = Path(path)
+    if place.is_dir():
+        files = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]
+    else:
+        stem = place.name.removesuffix(".gz").rsplit(".", 1)[0]
+        files = [place, *(place.with_name(stem + ending) for ending in (".json", ".raw", ".zraw"))]
+    found = []
+    for file in sorted(files):
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        found.append(f"{status.st_size}-{status.st_mtime_ns}")
+    return found[0] if len(found) == 1 else digest(found)[:16] if found else ""
 
 
 def read_cohort(config: Config) -> Cohort:
@@ -81,7 +89,7 @@ def read_cohort(config: Config) -> Cohort:
     problems = Problems()
     notes: list[str] = []
     patients = _read_patients(config, problems)
-    images = _read_images(config, patients, problems)
+    images = _read_images(config, patients, problems, notes)
     if not len(problems):
         _check_centers(config, patients, problems, notes)
         _check_predictors(config, patients, problems)
@@ -105,25 +113,42 @@ def perturbed_patients(patients: pd.DataFrame, config: Config) -> list[str]:
     return sorted(ranked[: config["stability"]["patients"]])
 
 
-def check_repeats(cohort: Cohort, config: Config) -> None:
-    """StudyError where too few development patients have repeated masks for the stability filter inside the folds."""
+def check_design(cohort: Cohort, config: Config) -> None:
+    """StudyError where nested cross-validation cannot work: too few events, or too few patients with repeated masks."""
+    resampling = config["resampling"]
+    patients, images = cohort.patients, cohort.images
+    problems = Problems()
+    inside = patients["center"].isin(config["cohort"]["centers"]["development"])
+    for endpoint, definition in config["endpoints"].items():
+        if definition["type"] == "multiclass":
+            continue
+        values = patients.loc[inside, definition.get("event", definition.get("column"))].dropna()
+        rarest = int(min((values == 1).sum(), (values == 0).sum() if definition["type"] == "binary" else len(values)))
+        if rarest < 2 * resampling["folds"]:
+            found = f"endpoint {endpoint}: {rarest} development patients have the rarer outcome"
+            expected = f"at least {2 * resampling['folds']}, two a fold (resampling.folds: {resampling['folds']})"
+            problems.add(config["cohort"]["patients"], found, expected)
+    _check_repeats(patients, images, config, problems)
+    problems.raise_if_any()
+
+
+def _check_repeats(patients: pd.DataFrame, images: pd.DataFrame, config: Config, problems: Problems) -> None:
     rules, resampling = config["stability"], config["resampling"]
     if rules["method"] == "none":
         return
-    patients, images = cohort.patients, cohort.images
     repeated = set(perturbed_patients(patients, config))
     if rules["method"] == "readers":
         inside = patients.loc[patients["center"].isin(config["cohort"]["centers"]["development"]), "patient"]
-        readers = images.groupby(["patient", "timepoint", "series"])["reader"].nunique().groupby("patient").max()
+        known = [(rules["timepoint"], name) for name, rules in config["series"].items()]
+        used = images[[key in known for key in zip(images["timepoint"], images["series"], strict=True)]]
+        readers = used.groupby(["patient", "timepoint", "series"])["reader"].nunique().groupby("patient").max()
         repeated = set(readers.index[readers > 1]) & set(inside)
     share = (1 - 1 / resampling["folds"]) * (1 - 1 / resampling["inner_folds"])
-    needed = math.ceil((MINIMUM_REPEATED + 1) / share)
+    needed = math.ceil((MINIMUM_REPEATED + 2) / share)  # two to spare for patients who are lost on the way
     if len(repeated) < needed:
         found = f"{len(repeated)} development patients with repeated masks (stability.method: {rules['method']})"
         expected = f"at least {needed}, so that every inner fold trains on {MINIMUM_REPEATED}"
-        problems = Problems()
         problems.add(config["cohort"]["images"], found, f"{expected}, or stability: {{method: perturbation}}")
-        problems.raise_if_any()
 
 
 def _some(names: list[str], most: int = 5) -> str:
@@ -251,7 +276,7 @@ def _check_survival_pair(
             problems.add(file, f"empty while {there} is {time or event}", expected, row=row, who=who[row], column=empty)
 
 
-def _read_images(config: Config, patients: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+def _read_images(config: Config, patients: pd.DataFrame, problems: Problems, notes: list[str]) -> pd.DataFrame:
     file = config["cohort"]["images"]
     raw = read_text_table(file)
     rules = schema("images")
@@ -281,6 +306,11 @@ def _read_images(config: Config, patients: pd.DataFrame, problems: Problems) -> 
             problems.add(file, what, "one row a series and reader", row=row, who=patient)
         seen.setdefault(key, row)
     series = set(zip(raw["timepoint"], raw["series"], strict=True))
+    for time, name in sorted(series - known):
+        count = int(((raw["series"] == name) & (raw["timepoint"] == time)).sum())
+        notes.append(
+            f"{file}: {count} rows of series {name} ({time}), which the configuration does not have, are ignored"
+        )
     if known and not known & series and len(raw):
         found = ", ".join(sorted({f"{name} ({time})" for time, name in series}))
         expected = ", ".join(sorted(f"{name} ({time})" for time, name in known))
@@ -300,6 +330,8 @@ def _check_centers(config: Config, patients: pd.DataFrame, problems: Problems, n
             elif role == "development" and config["harmonize"]["method"] == "combat" and count < 10:
                 expected = "at least 10 for ComBat, or harmonize: {method: none}"
                 problems.add(file, f"{count} patients of development center {center}", expected)
+            elif role == "development" and config["harmonize"]["method"] == "combat" and count < 20:
+                notes.append(f"center {center} has {count} patients: ComBat estimates its shift, but no scale below 20")
             elif count < minimum:
                 notes.append(f"center {center} has {count} patients, fewer than {minimum} (cohort.minimum_patients)")
     if config["harmonize"]["method"] == "combat" and len(centers["development"]) < 2:
@@ -430,7 +462,7 @@ def split_cohort(
 def check_study(config: Config) -> list[str]:
     """Everything that can be known in seconds; returns notes, raises StudyError with all problems."""
     cohort = read_cohort(config)
-    check_repeats(cohort, config)
+    check_design(cohort, config)
     problems, notes = check_files(cohort, config)
     problems.raise_if_any()
     roles = config["cohort"]["centers"]

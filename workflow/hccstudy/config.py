@@ -145,7 +145,21 @@ def _check_references(config: Config, name: str, problems: Problems) -> None:
                 problems.add(name, f"endpoint {endpoint!r}", f"one of {known}", column=f"models.{model}.endpoints")
         if rules["predictors"] != "radiomics" and not config["predictors"]["clinical"]:
             problems.add(name, "empty", "at least one column for clinical models", column="predictors.clinical")
+    for endpoint in config["endpoints"]:
+        if not any(endpoint in rules.get("endpoints", [endpoint]) for rules in config["models"].values()):
+            problems.add(name, f"endpoint {endpoint} has no model", "at least one", column="models")
+    if "study" in config["endpoints"]:
+        problems.add(name, "an endpoint called study", "another name", column="endpoints")
+    low, high = config["validation"]["thresholds"]
+    if not low < high:
+        problems.add(name, f"[{low}, {high}]", "the lower threshold first", column="validation.thresholds")
     for series, rules in config["series"].items():
+        if rules["modality"] != "CT" and rules.get("window"):
+            problems.add(name, str(rules["window"]), "a window for CT only", column=f"series.{series}.window")
+        if rules["modality"] != "MR" and rules.get("bias_correction"):
+            problems.add(name, "true", "bias correction for MR only", column=f"series.{series}.bias_correction")
+        if rules["modality"] == "PT" and rules.get("normalization", "none") != "none":
+            problems.add(name, rules["normalization"], "none for PT (SUV)", column=f"series.{series}.normalization")
         if rules.get("normalization") == "nyul" and not rules.get("landmarks"):
             problems.add(
                 name,

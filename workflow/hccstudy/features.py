@@ -56,6 +56,15 @@ def load_parameters(path: str) -> RadiomicsFeatureExtractor:
     return extractor
 
 
+def check_margin(parameters: str, outer_mm: float, margin_mm: float) -> None:
+    """StudyError where the kept margin around the labels cuts into the support of the widest LoG filter (4 sigma)."""
+    widest = max(load_parameters(parameters).enabledImagetypes.get("LoG", {}).get("sigma", [0]))
+    if outer_mm + 4 * widest > margin_mm:
+        found = f"preprocess.margin_mm is {margin_mm:g}"
+        reach = f"the widest ring ({outer_mm:g} mm) plus 4 x LoG sigma {widest:g}"
+        raise StudyError(f"{parameters}: {found}; expected at least {outer_mm + 4 * widest:g}, {reach}")
+
+
 def _prepare(
     extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image, settings: dict[str, Any]
 ) -> tuple[sitk.Image, sitk.Image]:

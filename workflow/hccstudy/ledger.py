@@ -72,9 +72,24 @@ def flow(ledger: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "status", "reason", "patients"])
 
 
-def collect_ledger(*, ledgers: list[str], ledger: str, counts: str) -> None:
-    """Join the ledger files of all stages and write their reconciled counts."""
+def collect_ledger(*, ledgers: list[str], outcomes: str, ledger: str, counts: str) -> None:
+    """Join the ledger files of all stages and write their reconciled counts.
+
+    Behind the stages stands a line per endpoint for every patient who has features ("endpoint os"): who lacks an
+    outcome is left out of that endpoint alone. `outcomes` says who has which (a column per endpoint).
+    """
     frame = read_ledger(ledgers)
     reconciled = flow(frame)
-    write_table(frame, ledger)
+    last = frame[(frame["stage"] == STAGES[-1]) & (frame["status"] == "included")]
+    known = read_table(outcomes, ["patient"]).set_index("patient").loc[last["patient"]]
+    lines = [
+        entry(patient, center, f"endpoint {endpoint}", None if has == "known" else _no_outcome(endpoint))
+        for endpoint in known.columns.drop("center")
+        for patient, center, has in zip(known.index, known["center"], known[endpoint], strict=True)
+    ]
+    write_table(pd.concat([frame, pd.DataFrame(lines, columns=COLUMNS)]), ledger)
     write_table(reconciled, counts)
+
+
+def _no_outcome(endpoint: str) -> CaseError:
+    return CaseError("outcome missing", f"the patients table has no outcome for {endpoint}", excluded=True)

@@ -42,14 +42,17 @@ def git_revision() -> str:
     return described.stdout.strip()
 
 
-def record_provenance(*, settings: Config, provenance: str) -> None:
-    """Write versions, the whole configuration and its SHA-256, and the code's revision."""
+def record_provenance(*, settings: Config, revision: str, versions: dict[str, str], provenance: str) -> None:
+    """Write versions, the whole configuration and its SHA-256, and the code's revision.
+
+    `revision` and `versions` are those of `git_revision` and `packages` when the workflow started.
+    """
     content: dict[str, Any] = {
         "hccstudy": __version__,
-        "git": git_revision(),
+        "git": revision,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": packages(),
+        "packages": versions,
         "config_sha256": digest(settings),
         "config": settings,
     }

@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
-from hccstudy.agreement import icc
+from hccstudy.agreement import MINIMUM_REPEATED, icc, repeated_values
 from hccstudy.batches import process_batch
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.features import KEYS, extract, widen
 from hccstudy.fingerprint import fingerprint
-from hccstudy.models.steps import repeated_values
 from hccstudy.regions import make_regions, perturb_labels, resegment
 from hccstudy.tables import file_digest, read_table, write_table
 
@@ -116,14 +115,17 @@ def measure_stability(
     if method == "perturbation":
         perturbed = [read_table(path, REPEAT_KEYS) for path in repeated]
         frame = pd.concat([frame[frame["repeat"] == "0"], *perturbed], ignore_index=True)
+    frame = frame[
+        (method == "perturbation") | frame["repeat"].isin(["0", "1"])
+    ]  # two readers are a pair in every patient
     twice = frame.groupby("patient")["repeat"].transform("nunique") > 1
     wide = widen(frame[twice].drop(columns=["center", "reader"]), ["patient", "repeat"])
     features = [name for name in wide.columns if name not in ("patient", "repeat")]
     values = repeated_values(wide, wide["patient"].unique(), features)
-    if len(values) < 5:
+    if len(values) < MINIMUM_REPEATED:
         advice = "more readers' masks, or stability: {method: perturbation}"
         raise StudyError(
-            f"stability: {len(values)} development patients have every repeat; expected 5 or more ({advice})"
+            f"stability: {len(values)} development patients have every repeat; expected {MINIMUM_REPEATED} or more ({advice})"
         )
     agreement = icc(values)
     columns = {"feature": features, "icc": agreement.icc, "lower": agreement.lower, "upper": agreement.upper}

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import pandas as pd
 
 from hccstudy.errors import StudyError
 
-MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None", "."}
+MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "."}
+IDS = ("patient", "center", "model", "endpoint", "series", "region", "reader")
 
 
 @contextmanager
@@ -78,14 +79,17 @@ def read_text_table(path: str | Path) -> pd.DataFrame:
     return frame[(frame != "").any(axis=1)]
 
 
-def read_table(path: str | Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table that the pipeline wrote (TSV or Parquet); `columns` must be there. Ids stay text."""
+def read_table(path: str | Path, columns: Sequence[str] = (), *, text: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a table that the pipeline wrote (TSV or Parquet); `columns` must be there.
+
+    Ids stay text, and so do the columns of `text` (categories, whose levels may look like numbers).
+    """
     path = Path(path)
     if path.suffix == ".parquet":
         frame = pd.read_parquet(path)
     else:
-        text = {name: str for name in ("patient", "center", "model", "endpoint", "series", "region", "reader")}
-        frame = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
+        types = {name: str for name in (*IDS, *text)}
+        frame = pd.read_csv(path, sep="\t", dtype=types, keep_default_na=False, na_values=[""])
     absent = [name for name in columns if name not in frame.columns]
     if absent:
         raise StudyError(f"{path}: no column {', '.join(absent)}; found {', '.join(frame.columns)}")

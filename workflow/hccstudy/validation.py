@@ -46,7 +46,7 @@ def evaluate(frame: pd.DataFrame, settings: Settings) -> dict[str, pd.DataFrame]
     """Evaluate the predictions of one model for one endpoint.
 
     frame: columns patient, center, evaluation, harmonization, the outcome columns and the scores
-    (docs/contracts.md). Rows without an outcome are left out. Several rows of one patient are resampled
+    (docs/architecture.md). Rows without an outcome are left out. Several rows of one patient are resampled
     together. settings: endpoint, model, type; for survival time, event, horizons, unit; for binary column;
     for multiclass column, levels; and bootstrap, seed, thresholds, groups, minimum_events. Returns the tables
     named in TABLES, with headers only where the type of the endpoint has no such table.
@@ -111,7 +111,7 @@ def _evaluate_set(rows: pd.DataFrame, settings: Settings, center: str, evaluatio
     time = _numbers(known, settings["time"])
     risks = {float(horizon): _numbers(known, risk_column(horizon)) for horizon in settings["horizons"]}
     evaluate_survival(sheet, time, event, _numbers(known, "lp"), risks, limits)
-    if center == POOLED and "group" in known and known["group"].notna().all():
+    if (center == POOLED or evaluation == "external") and "group" in known and known["group"].notna().all():
         add_risk_groups(sheet, time, event, known["group"].to_numpy(dtype=str), external=evaluation == "external")
     return sheet
 
@@ -176,7 +176,8 @@ def check_predictions(frame: pd.DataFrame, settings: Settings, scores: str, outc
 def _with_outcomes(scores: str, outcomes: str, settings: Settings, evaluation: str) -> pd.DataFrame:
     """Scores joined with outcomes by patient, checked."""
     wanted = outcome_columns(settings)
-    found = read_table(outcomes, ["patient", *wanted])[["patient", *wanted]]
+    text = wanted if settings["type"] == "multiclass" else []
+    found = read_table(outcomes, ["patient", *wanted], text=text)[["patient", *wanted]]
     predicted = read_table(scores, ["patient", "center", *score_columns(settings)])
     if "harmonization" not in predicted:
         predicted["harmonization"] = "none"

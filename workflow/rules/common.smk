@@ -1,11 +1,12 @@
 # Configuration and cohort, loaded and checked; wildcard constraints; input functions. No rules.
 
 from hccstudy.batches import assign_batches
-from hccstudy.cohort import PATHS, check_repeats, perturbed_patients, read_cohort, stamp
+from hccstudy.cohort import PATHS, check_design, perturbed_patients, read_cohort, stamp
 from hccstudy.config import REPOSITORY, load_config
 from hccstudy.errors import StudyError
 from hccstudy.catalog import figure_kind, figure_names
 from hccstudy.fingerprint import stage
+from hccstudy.provenance import git_revision, packages
 from hccstudy.settings import (
     cohort_settings,
     feature_settings,
@@ -25,7 +26,7 @@ try:
         config, name=" + ".join(map(str, workflow.configfiles)) or "config/config.yaml"
     )
     COHORT = read_cohort(STUDY)
-    check_repeats(COHORT, STUDY)
+    check_design(COHORT, STUDY)
 except StudyError as error:
     raise WorkflowError(str(error))
 

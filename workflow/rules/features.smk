@@ -42,6 +42,7 @@ rule collect_ledger:
             part=["imports", "preprocess", "regions", "features"],
             batch=BATCHES,
         ),
+        outcomes=rules.split_cohort.output.outcomes,
     output:
         ledger="results/ledger/ledger.tsv",
         counts="results/ledger/flow.tsv",

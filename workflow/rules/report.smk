@@ -9,6 +9,8 @@ rule record_provenance:
     params:
         call=stage("provenance:record_provenance"),
         settings=STUDY,
+        revision=git_revision(),
+        versions=packages(),
     script:
         "../stage.py"
 

@@ -74,7 +74,7 @@ def draw_study(
 ) -> None:
     """Write the figures flow, acquisition, stability and harmonization into `folder`.
 
-    The paths are those of docs/contracts.md (`embedding` and `centers` below results/harmonize). `settings`
+    The paths are those of docs/architecture.md (`embedding` and `centers` below results/harmonize). `settings`
     is the config; read are cohort.centers and stability.threshold.
     """
     roles = settings["cohort"]["centers"]
@@ -164,7 +164,7 @@ def draw_endpoint(
     M E_kaplan_meier_M, E_calibration_M; binary: E_discrimination, E_roc, E_calibration, E_decision,
     E_coefficients, and E_calibration_M; multiclass: E_discrimination, E_confusion, E_coefficients.
 
-    Each list holds one path per model (docs/contracts.md); the model of `oof` and `coefficients` is the name
+    Each list holds one path per model (docs/architecture.md); the model of `oof` and `coefficients` is the name
     of their folder, that of `predictions` the name of the file. `settings` is the config; read are
     cohort.centers, endpoints, models. Outcomes are not read here: the figures know them from the validation
     tables alone.

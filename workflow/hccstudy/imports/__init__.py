@@ -59,7 +59,7 @@ def import_batch(
 ) -> None:
     """Import a batch of patients into `folder`; one row per patient, series and reader in `table`.
 
-    `cases` and `settings`: docs/contracts.md. A patient whose files have the same content as before (SHA-256,
+    `cases` and `settings`: docs/architecture.md. A patient whose files have the same content as before (SHA-256,
     so a touched file is no new work) is not imported again. `acquisition` gets one row per patient and
     series.
     """

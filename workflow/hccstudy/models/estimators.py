@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sksurv.ensemble import GradientBoostingSurvivalAnalysis, RandomSurvivalForest
+from sksurv.exceptions import NoComparablePairException
 from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
 
@@ -144,9 +145,10 @@ def inner_score(estimator: Any, X: pd.DataFrame, y: np.ndarray) -> float:
     if y.dtype.names:
         if hasattr(estimator, "coef_"):
             return log_partial_likelihood(estimator.predict(X), y)
-        if not y["event"].any():
+        try:
+            return float(concordance_index_censored(y["event"], y["time"], estimator.predict(X))[0])
+        except (NoComparablePairException, ValueError):  # no event, or none before anybody's end of follow-up
             return 0.5
-        return float(concordance_index_censored(y["event"], y["time"], estimator.predict(X))[0])
     known = np.isin(y, estimator.classes_)  # a class that the inner training rows lack cannot be scored
     return -float(log_loss(y[known], estimator.predict_proba(X)[known], labels=estimator.classes_))
 
@@ -164,8 +166,12 @@ def scores(model: Any, X: pd.DataFrame, endpoint: dict[str, Any]) -> pd.DataFram
     """What is reported of each patient: survival `lp` and `risk@<horizon>`; binary `risk`; multiclass `p@<level>`."""
     if endpoint["type"] == "survival":
         survival = model.predict_survival_function(X, return_array=True)
-        times = model.unique_times_ if hasattr(model, "unique_times_") else model[-1].unique_times_
+        times = model[-1].unique_times_
         columns = {"lp": np.asarray(model.predict(X))}
+        if isinstance(model[-1], RandomSurvivalForest):
+            # a forest predicts mortality; on the scale of a log hazard it is log(-log S) at the last horizon
+            last = max(0, np.searchsorted(times, max(endpoint["horizons"]), side="right") - 1)
+            columns["lp"] = np.log(-np.log(np.clip(survival[:, last], 1e-6, 1 - 1e-6)))
         for horizon in endpoint["horizons"]:
             place = np.searchsorted(times, horizon, side="right") - 1
             columns[f"risk@{horizon:g}"] = 1 - survival[:, place] if place >= 0 else np.zeros(len(X))
@@ -174,6 +180,13 @@ def scores(model: Any, X: pd.DataFrame, endpoint: dict[str, Any]) -> pd.DataFram
     if endpoint["type"] == "binary":
         return pd.DataFrame({"risk": probabilities[1]})
     return pd.DataFrame({f"p@{level}": probabilities.get(level, 0.0) for level in endpoint["levels"]}, index=X.index)
+
+
+def score_columns(endpoint: dict[str, Any]) -> list[str]:
+    """The columns that `scores` and the risk groups give for an endpoint."""
+    if endpoint["type"] == "survival":
+        return ["lp", *(f"risk@{horizon:g}" for horizon in endpoint["horizons"]), "group"]
+    return ["risk", "group"] if endpoint["type"] == "binary" else [f"p@{level}" for level in endpoint["levels"]]
 
 
 def importance(model: Sequence[Any], names: Sequence[str]) -> pd.DataFrame:

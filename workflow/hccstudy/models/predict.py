@@ -11,11 +11,11 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from hccstudy.harmonize import CenterComBat
-from hccstudy.models.estimators import scores
+from hccstudy.models.estimators import score_columns, scores
 from hccstudy.models.frozen import load_model
 from hccstudy.models.resampling import assign_folds
 from hccstudy.models.steps import CENTER
-from hccstudy.models.train import predictor_frame, with_groups
+from hccstudy.models.train import categories, predictor_frame, with_groups
 from hccstudy.tables import read_json, read_table, write_table
 
 PRIMARY, SECONDARY = "none", "center-calibrated"
@@ -32,7 +32,8 @@ def predict_external(
     """
     frozen = read_json(card)
     pipeline = load_model(model, frozen["sha256"])
-    X = predictor_frame(read_table(features), read_table(external), list(settings["clinical"]))
+    patients = read_table(external, text=categories(settings))
+    X = predictor_frame(read_table(features), patients, list(settings["clinical"]))
     endpoint = settings["endpoint"]
     parts = []
     if len(X):
@@ -45,8 +46,7 @@ def predict_external(
         frame.insert(0, CENTER, X[CENTER].loc[frame.index].to_numpy())
         frame.insert(1, "harmonization", frame.pop("harmonization"))
     else:
-        columns = ["lp", "risk"] if endpoint["type"] != "multiclass" else []
-        frame = pd.DataFrame(columns=[CENTER, "harmonization", *columns])
+        frame = pd.DataFrame(columns=[CENTER, "harmonization", *score_columns(endpoint)])
     write_table(frame.rename_axis("patient").reset_index(), predictions)
 
 

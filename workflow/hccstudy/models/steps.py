@@ -15,8 +15,7 @@ from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_selection import f_classif
 
-from hccstudy.agreement import icc
-from hccstudy.cohort import MINIMUM_REPEATED
+from hccstudy.agreement import MINIMUM_REPEATED, icc, repeated_values
 from hccstudy.errors import StudyError
 
 CENTER = "center"
@@ -76,14 +75,6 @@ class StabilityFilter(TransformerMixin, BaseEstimator):
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         return X[self.features_]
-
-
-def repeated_values(repeats: pd.DataFrame, patients: Sequence[str], features: Sequence[str]) -> np.ndarray:
-    """Values of shape (patients, repeats, features) of the patients who have every repeat."""
-    count = repeats["repeat"].nunique()
-    chosen = repeats[repeats["patient"].isin(list(patients))].sort_values(["patient", "repeat"])
-    chosen = chosen[chosen.groupby("patient")["repeat"].transform("size") == count]
-    return chosen[list(features)].to_numpy(dtype=float).reshape(-1, count, len(features))
 
 
 class RedundancyFilter(TransformerMixin, BaseEstimator):

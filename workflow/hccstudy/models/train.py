@@ -30,6 +30,12 @@ from hccstudy.models.steps import (
 from hccstudy.tables import file_digest, read_table, write_json, write_table
 
 
+def categories(settings: dict[str, Any]) -> list[str]:
+    """The columns of the cohort that hold categories; their levels are text, "0" and "1" too."""
+    names = [name for name, rules in settings["clinical"].items() if rules["type"] == "category"]
+    return names + ([settings["endpoint"]["column"]] if settings["endpoint"]["type"] == "multiclass" else [])
+
+
 def outcome_array(frame: pd.DataFrame, endpoint: dict[str, Any]) -> np.ndarray:
     """Outcomes as estimators want them: (event, time) records, 0/1, or class names."""
     if endpoint["type"] == "survival":
@@ -133,14 +139,14 @@ def train_model(
     Patients without features or without this outcome are left out here; the ledger has them.
     """
     endpoint, rules = settings["endpoint"], settings["model"]
-    patients = read_table(development)
+    patients = read_table(development, text=categories(settings))
     repeated = read_table(repeats) if settings["stability"]["method"] != "none" else None
     X = predictor_frame(read_table(features), patients, list(settings["clinical"]))
-    sizes = X[CENTER].value_counts().to_dict()
     known = patients.set_index("patient").loc[X.index]
     column = endpoint["time"] if endpoint["type"] == "survival" else endpoint["column"]
     known = known[known[column].notna()]
     X, y = X.loc[known.index], outcome_array(known, endpoint)
+    sizes = X[CENTER].value_counts().to_dict()
     if len(X) < 10 * settings["resampling"]["folds"] // 2:
         found = f"{len(X)} development patients with features and {column}"
         raise StudyError(f"{endpoint['name']} {rules['name']}: {found}; expected more for cross-validation")

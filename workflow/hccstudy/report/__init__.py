@@ -70,7 +70,8 @@ def write_report(
     }
     used = read_json(provenance)
     roles = settings["cohort"]["centers"]
-    patients = read_table(development, ["patient", "center"]), read_table(external, ["patient", "center"])
+    text = [name for name, rules in settings["cohort"]["columns"].items() if rules["type"] == "category"]
+    patients = read_table(development, ["patient", "center"], text=text), read_table(external, ["patient"], text=text)
     flow = read_table(ledger, LEDGER_COLUMNS)
     last = flow[flow["status"].eq("included") & flow["stage"].eq("features")]
     text = environment.get_template(Path(template).name).render(

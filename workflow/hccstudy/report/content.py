@@ -217,8 +217,8 @@ def side_by_side(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, 
     calibrated = set(zip(secondary["model"], secondary["center"], strict=True))
     rows = []
     for (model, center), both in of.groupby(["model", "center"], sort=False):
-        if (model, center) not in calibrated:
-            continue
+        if (model, center) not in calibrated or both.groupby("harmonization")["n"].max().nunique() > 1:
+            continue  # pooled results of different centers are no comparison
         for harmonization, label in labels.items():
             here = both[both["harmonization"] == harmonization]
             n, events = _counts(here[here["metric"] == metric])

@@ -11,9 +11,9 @@ from typing import Any
 
 ESTIMATORS = {
     "linear": {
-        "survival": "Cox regression with a light ridge penalty",
-        "binary": "logistic regression with a light ridge penalty",
-        "multiclass": "multinomial logistic regression with a light ridge penalty",
+        "survival": "Cox regression with a ridge penalty",
+        "binary": "logistic regression with a ridge penalty",
+        "multiclass": "multinomial logistic regression with a ridge penalty",
     },
     "lasso": {
         "survival": "Cox regression with LASSO penalty",
@@ -148,8 +148,8 @@ def _robustness(settings: Mapping[str, Any]) -> str:
         text += (
             " In the primary analysis the frozen models were applied to external centers without "
             "harmonizing these. Where a secondary analysis is reported (center-calibrated), an external "
-            "center's shift and scale were estimated from features alone, on patients who were not "
-            "evaluated."
+            "center's shift and scale were estimated from features alone, those of one half of its patients for "
+            "the other half."
         )
     return text
 
@@ -167,7 +167,11 @@ def _development(settings: Mapping[str, Any]) -> str:
         steps += ["harmonization"] * (settings["harmonize"]["method"] == "combat")
         steps += ["the stability filter"] * (settings["stability"]["method"] != "none")
         steps += [f"removal of one of two features with a rank correlation above {resampling['correlation']:g}"]
-    steps += ["scaling", "selection", "tuning"]
+    screened = sorted({model["select"] for model in settings["models"].values() if model["select"]})
+    steps += ["scaling"]
+    if screened:
+        steps += [f"a univariate screen for the best {_listed(map(str, screened), 'or')} features"]
+    steps += ["tuning"]
     return (
         f"{_plural(tried, 'model')} {'was' if tried == 1 else 'were'} specified in the configuration, all of "
         f"them reported: {'; '.join(described)}. All fitted steps ({_listed(steps)}) were fitted on training "

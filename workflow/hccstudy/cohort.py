@@ -64,7 +64,10 @@ class Cohort:
 
 
 def stamp(path: str) -> str:
-    """Size and time of change of a file, its sidecar and its data file (.mhd), or of all files below a folder; "" if missing."""
+    """Size and time of change of a file with its sidecar and data file (.mhd), or of all files below a folder.
+
+    It is "" where nothing is there.
+    """
     place = Path(path)
     if place.is_dir():
         files = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]

@@ -191,7 +191,7 @@ def test_combat_refuses_a_tiny_development_center_and_a_single_one(study):
 def test_too_few_repeated_masks_for_the_stability_filter_are_said_before_the_run(study):
     _, _, overlay, save = study
     overlay["stability"] = {"method": "readers"}
-    assert "0 development patients with repeated masks (stability.method: readers); expected at least 12" in problems(
+    assert "0 development patients with repeated masks (stability.method: readers); expected at least 14" in problems(
         save
     )
     overlay["stability"] = {"method": "perturbation", "patients": 10}

@@ -115,18 +115,16 @@ def measure_stability(
     if method == "perturbation":
         perturbed = [read_table(path, REPEAT_KEYS) for path in repeated]
         frame = pd.concat([frame[frame["repeat"] == "0"], *perturbed], ignore_index=True)
-    frame = frame[
-        (method == "perturbation") | frame["repeat"].isin(["0", "1"])
-    ]  # two readers are a pair in every patient
+    else:
+        frame = frame[frame["repeat"].isin(["0", "1"])]  # a pair of readers in every patient
     twice = frame.groupby("patient")["repeat"].transform("nunique") > 1
     wide = widen(frame[twice].drop(columns=["center", "reader"]), ["patient", "repeat"])
     features = [name for name in wide.columns if name not in ("patient", "repeat")]
     values = repeated_values(wide, wide["patient"].unique(), features)
     if len(values) < MINIMUM_REPEATED:
         advice = "more readers' masks, or stability: {method: perturbation}"
-        raise StudyError(
-            f"stability: {len(values)} development patients have every repeat; expected {MINIMUM_REPEATED} or more ({advice})"
-        )
+        found = f"{len(values)} development patients have every repeat"
+        raise StudyError(f"stability: {found}; expected {MINIMUM_REPEATED} or more ({advice})")
     agreement = icc(values)
     columns = {"feature": features, "icc": agreement.icc, "lower": agreement.lower, "upper": agreement.upper}
     write_table(wide, repeats)

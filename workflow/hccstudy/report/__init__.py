@@ -70,8 +70,11 @@ def write_report(
     }
     used = read_json(provenance)
     roles = settings["cohort"]["centers"]
-    text = [name for name, rules in settings["cohort"]["columns"].items() if rules["type"] == "category"]
-    patients = read_table(development, ["patient", "center"], text=text), read_table(external, ["patient"], text=text)
+    categories = [name for name, rules in settings["cohort"]["columns"].items() if rules["type"] == "category"]
+    patients = (
+        read_table(development, ["patient", "center"], text=categories),
+        read_table(external, ["patient"], text=categories),
+    )
     flow = read_table(ledger, LEDGER_COLUMNS)
     last = flow[flow["status"].eq("included") & flow["stage"].eq("features")]
     text = environment.get_template(Path(template).name).render(

@@ -170,7 +170,7 @@ def _development(settings: Mapping[str, Any]) -> str:
     screened = sorted({model["select"] for model in settings["models"].values() if model["select"]})
     steps += ["scaling"]
     if screened:
-        steps += [f"a univariate screen for the best {_listed(map(str, screened), 'or')} features"]
+        steps += [f"a univariate screen for the best {' or '.join(map(str, screened))} features"]
     steps += ["tuning"]
     return (
         f"{_plural(tried, 'model')} {'was' if tried == 1 else 'were'} specified in the configuration, all of "

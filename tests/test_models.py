@@ -17,7 +17,7 @@ from sksurv.metrics import concordance_index_censored
 
 from hccstudy.errors import StudyError
 from hccstudy.models import predict_external, train_model
-from hccstudy.models.estimators import ESTIMATORS, PenalizedCox, log_partial_likelihood
+from hccstudy.models.estimators import ESTIMATORS, PenalizedCox, log_partial_likelihood, scores
 from hccstudy.models.frozen import load_model
 from hccstudy.models.resampling import TunedModel, assign_folds
 from hccstudy.models.steps import (
@@ -31,6 +31,7 @@ from hccstudy.models.steps import (
 )
 from hccstudy.models.train import build_model, cross_validate, outcome_array, predictor_frame
 from hccstudy.tables import file_digest, read_json, read_table, write_table
+from hccstudy.validation import validate
 from synthetic import settings, study_tables
 
 OUTPUTS = {
@@ -410,6 +411,55 @@ def test_too_few_patients_are_refused_with_the_count(tables, tmp_path):
     small["development"].loc[small["development"].index[8:], "os_months"] = np.nan
     with pytest.raises(StudyError, match="8 development patients with features and os_months"):
         fit(small, tmp_path / "x", settings("os"))
+
+
+def test_categories_whose_levels_look_like_numbers_are_categories(tmp_path):
+    """Levels "0", "1", "2" with gaps come back from a TSV as decimals, unless they are read as text."""
+    tables = study_tables(4, features=30)
+    ecog = {"type": "category", "levels": ["0", "1", "2"], "log": False}
+    classes = {"CR": "0", "PR": "1", "SD": "2", "PD": "3"}
+    rng = np.random.default_rng(0)
+    for name in ("development", "external"):
+        tables[name]["ecog"] = rng.choice(["0", "1", "2"], len(tables[name]))
+        tables[name].loc[tables[name].index[0], "ecog"] = None
+    for name in ("development", "external_outcomes"):
+        tables[name]["mrecist"] = tables[name]["mrecist"].map(classes)
+        tables[name].loc[tables[name].index[1], "mrecist"] = None
+    chosen = settings("mrecist", "clinical", "linear", clinical={"ecog": ecog})
+    chosen["endpoint"] = chosen["endpoint"] | {"levels": ["0", "1", "2", "3"]}
+    paths = fit(tables, tmp_path / "x", chosen)
+    assert set(read_table(paths["coefficients"])["feature"]) == {"ecog=1", "ecog=2"}
+    oof = read_table(paths["oof"])
+    np.testing.assert_allclose(oof[[f"p@{level}" for level in "0123"]].sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("endpoint", ["os", "mvi", "mrecist"])
+def test_without_external_patients_the_predictions_are_empty_and_can_be_validated(tables, tmp_path, endpoint):
+    alone = {name: frame.copy() for name, frame in tables.items()}
+    for name in ("external", "external_outcomes"):
+        alone[name] = alone[name].iloc[:0]
+    paths = fit(alone, tmp_path / "x", settings(endpoint, "clinical", "linear"))
+    rules = {"endpoint": endpoint, "model": "clinical", "bootstrap": 50, "seed": 1, "thresholds": [0.2, 0.4]}
+    names = ("metrics", "calibration_curve", "calibration_groups", "net_benefit", "kaplan_meier", "confusion", "roc")
+    validate(
+        oof=paths["oof"],
+        predictions=paths["predictions"],
+        development=paths["development"],
+        outcomes=paths["external_outcomes"],
+        settings=settings(endpoint)["endpoint"] | rules | {"groups": 4, "minimum_events": 5},
+        **{name: str(tmp_path / f"{name}.tsv") for name in names},
+    )
+    assert set(read_table(tmp_path / "metrics.tsv")["evaluation"]) == {"cross-validated"}
+
+
+def test_the_score_of_a_survival_forest_is_on_the_scale_of_a_log_hazard(tables):
+    """A slope is only meaningful on that scale: lp is log(-log(1 - risk)) at the last horizon, and ranks as it does."""
+    chosen = settings("os", "radiomics", "forest", stability={"method": "none", "threshold": 0})
+    X = predictor_frame(tables["features"], tables["development"], list(chosen["clinical"]))
+    y = outcome_array(tables["development"].set_index("patient").loc[X.index], chosen["endpoint"])
+    model = build_model(chosen, None, X["center"].value_counts().to_dict())
+    found = scores(model.fit(X, y).pipeline_, X, chosen["endpoint"])
+    np.testing.assert_allclose(found["lp"], np.log(-np.log(1 - found["risk@24"])), rtol=1e-6)
 
 
 def test_every_endpoint_type_offers_every_estimator():

@@ -30,6 +30,7 @@ from hccstudy.imports.images import (
     stem,
 )
 from hccstudy.imports.masks import label_map
+from hccstudy.imports.suv import to_suv
 from hccstudy.ledger import write_ledger
 from hccstudy.tables import digest, file_digest, write_table
 
@@ -140,6 +141,9 @@ def _import_case(case: Case, scratch: Path, settings: Mapping[str, Any]) -> Rows
             except CaseError as error:
                 detail = f"images row #{place}: {error.detail}"
                 raise CaseError(error.reason, detail, excluded=error.excluded) from error
+    if not rows:
+        names = ", ".join(settings["series"])
+        raise CaseError("no image", f"no row of the images table; expected one of the series {names}", excluded=True)
     return rows
 
 
@@ -170,7 +174,9 @@ def _import_row(
         if series["modality"] and found.modality and found.modality != series["modality"]:
             raise CaseError("wrong modality", f"{where}: it is {found.modality}; expected {series['modality']}")
         check_values(found.image, where)
-        image = canonical(compact(found.image))
+        dicom = _is_dicom(Path(where))  # an image file of a PET is taken to be in SUV: it could not be converted
+        measured = to_suv(found.image, found.headers, where) if dicom and series["modality"] == "PT" else found.image
+        image = canonical(compact(measured))
         file = f"{name}_image.nii.gz" if not shared else mask_file.replace("_mask", "_image")
         shared[source] = {
             "image": image,
@@ -199,7 +205,7 @@ def _import_row(
 
 def _read_image(row: Mapping[str, str], series: Mapping[str, Any]) -> Series:
     path = Path(row["image"])
-    if path.is_dir() or path.suffix.lower() in {".dcm", ".ima"}:
+    if _is_dicom(path):
         return read_series(path, row["series_uid"], series["description"])
     if not is_image_file(path):
         raise CaseError(
@@ -209,6 +215,10 @@ def _read_image(row: Mapping[str, str], series: Mapping[str, Any]) -> Series:
     header = acquisitions.read_sidecar(stem(path).with_name(stem(path).name + ".json"))
     image = read_image_file(path, "image")
     return Series(image, [header], str(header.get("Modality") or ""), "")
+
+
+def _is_dicom(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in {".dcm", ".ima"}
 
 
 def _write(image: sitk.Image, path: Path) -> str:

@@ -61,6 +61,9 @@ IDENTIFIERS = (
     "PerformingPhysicianName",
     "OperatorsName",
 )
+CLOCK = r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(\.\d+)?)?)?"
+TIME = re.compile(CLOCK)
+DATE_TIME = re.compile(rf"\d{{4}}-?\d\d-?\d\d[T ]?{CLOCK}(?:[+-]\d\d:?\d\d|Z)?")
 KEYWORDS = (*TEXTS, "PixelSpacing", *NUMBERS, "LossyImageCompression", *DATES, *TIMES, *IDENTIFIERS)
 
 Header = Dataset | Mapping[str, Any]  # DICOM keyword -> value
@@ -82,7 +85,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     if "ManufacturersModelName" in found:
         found["ManufacturerModelName"] = found["ManufacturersModelName"]
     for name in ("RepetitionTime", "EchoTime"):
-        seconds = _number(found.get(name))
+        seconds = number(found.get(name))
         found[name] = None if seconds is None else 1000 * seconds
     return found
 
@@ -93,14 +96,15 @@ def describe_acquisition(headers: Sequence[Header], image: sitk.Image, index_dat
 
     Numbers are the median over the slices (a modulated tube current has no first value), texts those of the
     first slice. `delay_s` is the earliest AcquisitionTime minus ContrastBolusStartTime, `days_from_index` the
-    date of the acquisition minus `index_date` (ISO). Unknown is "".
+    date of the acquisition minus `index_date` (ISO). `Units` are those acquired (suv.py converts the voxels of a
+    PET afterwards). Unknown is "".
     """
     first = headers[0] if headers else {}
-    result = {name: _text(first.get(name), first) for name in TEXTS}
+    result = {name: safe_text(first.get(name), first) for name in TEXTS}
     for name in NUMBERS:
-        values = [value for header in headers if (value := _number(header.get(name))) is not None]
+        values = [value for header in headers if (value := number(header.get(name))) is not None]
         result[name] = f"{median(values):.10g}" if values else ""
-    pixels = [_number(value) for value in _several(first.get("PixelSpacing"))]
+    pixels = [number(value) for value in several(first.get("PixelSpacing"))]
     result["PixelSpacing"] = "\\".join(f"{value:.10g}" for value in pixels if value is not None)
     result["LossyImageCompression"] = str(first.get("LossyImageCompression") or "")[:2]
     result["delay_s"] = _delay(headers)
@@ -111,21 +115,23 @@ def describe_acquisition(headers: Sequence[Header], image: sitk.Image, index_dat
     return result
 
 
-def _several(value: Any) -> list[Any]:
+def several(value: Any) -> list[Any]:
+    """The values of an attribute, be there none, one or more."""
     if value is None or value == "":
         return []
     return [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):
         return None
 
 
-def _text(value: Any, header: Header) -> str:
-    text = " ".join("\\".join(str(part) for part in _several(value)).split())
+def safe_text(value: Any, header: Header) -> str:
+    """A vendor term, or "" where it may say who the patient is."""
+    text = " ".join("\\".join(str(part) for part in several(value)).split())
     secrets = {
         part.casefold()
         for name in IDENTIFIERS
@@ -138,19 +144,39 @@ def _text(value: Any, header: Header) -> str:
     return text
 
 
-def _seconds(value: Any) -> float | None:
-    """Seconds since midnight of a DICOM TM or DT, or of an ISO time."""
-    found = re.search(r"(?:^|T|^\d{8})(\d\d):?(\d\d):?(\d\d(?:\.\d+)?)", str(value or ""))
-    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+def time_of_day(header: Header, name: str) -> float | None:
+    """Seconds since midnight that an attribute states, None where it states none.
+
+    An attribute named ...DateTime is a DT (YYYYMMDDHHMMSS.ffffff&ZZXX), any other a TM (HHMMSS.ffffff), from HH
+    on each as long as it is known (DICOM PS3.5 6.2), and with the separators of ISO 8601 as sidecars have them.
+    It is the time on the wall: an offset from UTC is passed over.
+    """
+    layout = DATE_TIME if name.endswith("DateTime") else TIME
+    found = layout.fullmatch(str(header.get(name) or "").strip())
+    if not found:
+        return None
+    hours, minutes, seconds, fraction = found.groups(default="0")
+    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(fraction)
+
+
+def day(header: Header, name: str) -> date | None:
+    """The date that an attribute (DA, DT or ISO) begins with, None where there is none."""
+    found = re.match(r"(\d{4})-?(\d\d)-?(\d\d)", str(header.get(name) or ""))
+    try:
+        return date(int(found[1]), int(found[2]), int(found[3])) if found else None
+    except ValueError:
+        return None
+
+
+def acquired_at(header: Header) -> float | None:
+    """Time of day of the acquisition, in seconds."""
+    found = time_of_day(header, "AcquisitionTime")
+    return time_of_day(header, "AcquisitionDateTime") if found is None else found
 
 
 def _delay(headers: Sequence[Header]) -> str:
-    starts = [
-        value
-        for header in headers
-        if (value := _seconds(header.get("AcquisitionTime") or header.get("AcquisitionDateTime"))) is not None
-    ]
-    bolus = _seconds(headers[0].get("ContrastBolusStartTime")) if headers else None
+    starts = [value for header in headers if (value := acquired_at(header)) is not None]
+    bolus = time_of_day(headers[0], "ContrastBolusStartTime") if headers else None
     if not starts or bolus is None:
         return ""
     return f"{(min(starts) - bolus) % 86400:.1f}"  # an examination over midnight
@@ -160,11 +186,7 @@ def _days(header: Header, index_date: str) -> str:
     if not index_date:
         return ""
     for name in DATES:
-        found = re.match(r"(\d{4})-?(\d\d)-?(\d\d)", str(header.get(name) or ""))
+        found = day(header, name)
         if found:
-            try:
-                day = date(int(found[1]), int(found[2]), int(found[3]))
-            except ValueError:
-                continue
-            return str((day - date.fromisoformat(index_date)).days)
+            return str((found - date.fromisoformat(index_date)).days)
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from hccstudy.errors import CaseError
 from hccstudy.imports.acquisition import KEYWORDS, Header
 from hccstudy.imports.geometry import check_grid, check_spacing, stack_slices
 from hccstudy.imports.images import unreadable
+from hccstudy.imports.suv import KEYWORDS as SUV_KEYWORDS
+
+log = logging.getLogger(__name__)
 
 SELECTION = ("SeriesInstanceUID", "SeriesDescription", "Modality", "FrameOfReferenceUID", "NumberOfFrames")
 PLANE = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
@@ -78,7 +82,7 @@ def volume_image(array: np.ndarray[Any, Any], volume: highdicom.Volume) -> sitk.
 def _scan(path: Path, kind: str) -> dict[str, list[Slice]]:
     """All image headers below `path` by SeriesInstanceUID; what is no DICOM image is passed over."""
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-    tags = list(dict.fromkeys((*SELECTION, *PLANE, *PIXELS, *NESTED, *REASONS_TO_DIFFER, *KEYWORDS)))
+    tags = list(dict.fromkeys((*SELECTION, *PLANE, *PIXELS, *NESTED, *REASONS_TO_DIFFER, *KEYWORDS, *SUV_KEYWORDS)))
     groups: dict[str, list[Slice]] = {}
     for file in files:
         if not file.stat().st_size:
@@ -106,23 +110,28 @@ def _choose(groups: dict[str, list[Slice]], series_uid: str, description: str, p
     def said(uid: str) -> str:
         return str(groups[uid][0].header.get("SeriesDescription") or "")
 
-    listing = "; ".join(f"{uid or 'no UID'} {said(uid)!r} {len(files)} slices" for uid, files in groups.items())
-    if series_uid:
-        if series_uid not in groups:
-            raise CaseError(
-                "series not found", f"{path}: no series {series_uid}; found {len(groups)} series: {listing}"
-            )
+    if series_uid in groups:
         return groups[series_uid]
-    if len(groups) == 1:
+    if len(groups) == 1 and not series_uid:
         return next(iter(groups.values()))
+    # UIDs and descriptions may tell who the patient is: they go to the job's log, numbers go to the ledger.
+    for number, (uid, files) in enumerate(groups.items(), start=1):
+        log.info("%s: series %d is %s %r, %d slices", path, number, uid or "without UID", said(uid), len(files))
+    counts = ", ".join(f"series {number}: {len(files)} slices" for number, files in enumerate(groups.values(), start=1))
+    listing = f"found {len(groups)} series ({counts}; the job's log has their UIDs and descriptions)"
+    if series_uid:
+        raise CaseError(
+            "series not found",
+            f"{path}: none has the row's series_uid; {listing}; expected the series_uid of one of them",
+        )
     matching = [uid for uid in groups if description and re.search(description, said(uid), re.IGNORECASE)]
     if len(matching) == 1:
         return groups[matching[0]]
     asked = f"{len(matching)} match the description {description!r}" if description else "no description is configured"
     raise CaseError(
         "ambiguous series",
-        f"{path}: {len(groups)} series and {asked}; expected one, or a series_uid in the images table; "
-        f"found: {listing}",
+        f"{path}: {listing} and {asked}; expected one series, its series_uid in the images table, or a "
+        "description in the configuration that matches one alone",
     )
 
 

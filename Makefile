@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
+# the system's certificates, as pip uses them: hospital networks have their own
+export UV_SYSTEM_CERTS := true
 
 .PHONY: demo env test test-slow check docs lock clean prerequisites
 .DEFAULT_GOAL := demo

@@ -125,6 +125,14 @@ def test_all_problems_of_both_tables_are_said_at_once(study):
     assert "images.tsv row 10 (P07): the same timepoint, series and reader as row 9" in text
 
 
+def test_many_alike_are_summed_up(study):
+    patients, _, _, save = study
+    patients["mvi"] = patients["mvi"] + 1
+    text = problems(save)
+    assert text.count("mvi is '2'") == 5
+    assert "... and mvi in" in text
+
+
 def test_a_missing_column_is_said_with_those_that_are_there(study):
     patients, _, _, save = study
     del patients["os_event"]
@@ -166,7 +174,7 @@ def test_a_predictor_that_is_really_the_outcome_is_refused(study, values):
     patients["score"] = values(patients)
     overlay["cohort"]["columns"]["score"] = {"type": "number"}
     overlay["predictors"]["clinical"].append("score")
-    assert "predictor score is tells" in problems(save)
+    assert "predictor score tells" in problems(save)
 
 
 def test_small_and_one_sided_centers_are_said(study):
@@ -191,11 +199,12 @@ def test_combat_refuses_a_tiny_development_center_and_a_single_one(study):
 def test_too_few_repeated_masks_for_the_stability_filter_are_said_before_the_run(study):
     _, _, overlay, save = study
     overlay["stability"] = {"method": "readers"}
-    assert "0 development patients with repeated masks (stability.method: readers); expected at least 14" in problems(
-        save
+    assert (
+        "0 development patients with masks of two readers (stability.method: readers); expected at least 14"
+        in problems(save)
     )
     overlay["stability"] = {"method": "perturbation", "patients": 10}
-    assert "10 development patients with repeated masks" in problems(save)
+    assert "perturbed masks of 10 development patients (stability.patients: 10); expected at least 14" in problems(save)
 
 
 def test_an_outcome_without_variation_and_a_horizon_beyond_follow_up_are_refused(study):

@@ -38,7 +38,7 @@ def test_maps_with_free_names_are_replaced_and_sections_merge():
     ("overlay", "message"),
     [
         ({"modles": {}}, "unknown key 'modles' in top level; expected models (did you mean it?)"),
-        ({"validation": {"bootstrap": 3}}, "validation.bootstrap is 3; expected minimum 50"),
+        ({"validation": {"bootstrap": 3}}, "validation.bootstrap is 3; expected 50 or more"),
         ({"models": {"x": {"predictors": "clinical", "estimator": "svm"}}}, "linear"),
         ({"predictors": {"clinical": ["os_event"]}}, "the outcome column of endpoint os"),
         ({"predictors": {"clinical": ["weight"]}}, "not in cohort.columns"),

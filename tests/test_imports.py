@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from hccstudy.imports import import_batch
-from hccstudy.imports.acquisition import COLUMNS
+from hccstudy.imports.acquisition import COLUMNS, describe_acquisition
 from hccstudy.imports.dicom import read_series
 from hccstudy.imports.geometry import canonical, rasterize
 from hccstudy.imports.images import read_image_file
@@ -378,17 +379,22 @@ def test_a_series_is_chosen_by_its_description(tmp_path, mask):
 
 
 @pytest.mark.parametrize("description", ["", "portal", "late"])
-def test_an_ambiguous_folder_is_refused_with_a_list_of_its_series(tmp_path, mask, description):
+def test_an_ambiguous_folder_is_refused_with_counts_and_a_list_in_the_log(tmp_path, mask, description, caplog):
+    caplog.set_level(logging.INFO)
     uids = mixed(tmp_path)
     line = refused(tmp_path, tmp_path / "mixed", mask, settings(portal={"description": description}))
     assert line.reason == "ambiguous series"
-    for word in (*uids, "Arterial 1.0", "Ax PORTAL 3.0", "portal MPR", "12 slices"):
+    for word in ("3 series", "series 1: 12 slices, series 2: 12 slices, series 3: 12 slices", "series_uid"):
         assert word in line.detail
+    for number, text in enumerate(zip(uids, ("Arterial 1.0", "Ax PORTAL 3.0", "portal MPR"), strict=True), start=1):
+        assert not any(word in line.detail for word in text)
+        assert "series {} is {} {!r}, 12 slices".format(number, *text) in caplog.text
 
 
 def test_an_unknown_series_uid_is_refused(tmp_path, mask):
     write_dicom(scan(), tmp_path / "s")
-    assert refused(tmp_path, tmp_path / "s", mask, series_uid="1.2.3").reason == "series not found"
+    line = refused(tmp_path, tmp_path / "s", mask, series_uid="1.2.3")
+    assert (line.reason, "1 series (series 1: 12 slices;" in line.detail) == ("series not found", True)
 
 
 def spoil(path: Path, what: str) -> None:
@@ -926,6 +932,15 @@ def test_an_optional_series_may_be_missing_but_not_broken(tmp_path, image, mask)
     assert result.ledger["status"].to_dict() == {"P1": "included", "P2": "failed"}
 
 
+def test_a_patient_without_any_series_is_excluded_though_none_is_required(tmp_path, image, mask):
+    chosen = settings(portal={"required": False}, arterial={"required": False})
+    result = run(tmp_path, case("P1"), case("P2", images_row(image, mask)), chosen=chosen)
+    line = result.ledger.loc["P1"]
+    assert (line.status, line.reason) == ("excluded", "no image")
+    assert "portal, arterial" in line.detail
+    assert result.ledger["status"].to_dict() == {"P1": "excluded", "P2": "included"}
+
+
 def test_an_image_without_a_mask_is_excluded(tmp_path, image):
     line = run(tmp_path, case("P1", images_row(image, ""))).ledger.loc["P1"]
     assert (line.status, line.reason) == ("excluded", "no portal mask")
@@ -1097,6 +1112,54 @@ def test_a_dicom_series_leaves_its_scanner_and_not_its_patient(tmp_path, mask):
     assert [secret for secret in LEAKS if secret.encode() in out] == []
 
 
+@pytest.mark.parametrize(
+    ("reason", "chosen", "series_uid"),
+    [
+        ("ambiguous series", {}, ""),
+        ("ambiguous series", {"description": "portal"}, ""),
+        ("series not found", {}, "1.2.840.99999.7"),
+        ("PET not in SUV", {"modality": "PT"}, "1.2.840.99999.2"),
+    ],
+)
+def test_a_refused_series_leaves_its_texts_in_the_log_alone(tmp_path, mask, caplog, reason, chosen, series_uid):
+    caplog.set_level(logging.INFO)
+    for number in (2, 3):
+        uid = {"SeriesInstanceUID": f"1.2.840.99999.{number}"}
+        write_dicom(
+            scan(), tmp_path / f"s/{number}", **(SECRETS | SCANNER | uid | {"modality": "PT", "Units": "ERIKA"})
+        )
+    row = images_row(tmp_path / "s", mask, series_uid=series_uid)
+    result = run(tmp_path, case("P1", row), chosen=settings(portal=chosen))
+    assert result.ledger.loc["P1", "reason"] == reason
+    out = everything(result.folder)
+    assert [secret for secret in (*LEAKS, "ERIKA") if secret.encode() in out] == []
+    listed = "series 1 is 1.2.840.99999.2 'portal Mustermann 20210317', 12 slices" in caplog.text
+    assert listed == (reason != "PET not in SUV")
+
+
+@pytest.mark.parametrize(
+    ("acquired", "bolus", "delay"),
+    [
+        ({"AcquisitionDateTime": "20200101101500"}, "101345", "75.0"),
+        ({"AcquisitionDateTime": "20200101101500.250000+0800"}, "101344.750", "75.5"),
+        ({"AcquisitionDateTime": "202001011015-0500"}, "101345", "75.0"),
+        ({"AcquisitionDateTime": "20200101"}, "101345", ""),
+        ({"AcquisitionDateTime": "2020-01-01T10:15:00.500000"}, "10:13:45", "75.5"),
+        ({"AcquisitionTime": "101500.457000"}, "101345.057", "75.4"),
+        ({"AcquisitionTime": "1015"}, "101345", "75.0"),
+        ({"AcquisitionTime": "1015"}, "1014", "60.0"),
+        ({"AcquisitionTime": "10"}, "0959", "60.0"),
+        ({"AcquisitionTime": "20201530"}, "101345", ""),  # no TM
+        ({"AcquisitionTime": "256000"}, "101345", ""),
+        ({"AcquisitionTime": "000030"}, "235930", "60.0"),
+        ({"AcquisitionTime": "", "AcquisitionDateTime": "20200101101500"}, "101345", "75.0"),
+    ],
+)
+def test_the_delay_is_read_from_dicom_times_of_any_length(acquired, bolus, delay):
+    found = describe_acquisition([acquired | {"ContrastBolusStartTime": bolus}], scan(), "")
+    assert found["delay_s"] == delay
+
+
 def test_a_sidecar_leaves_its_scanner_and_not_its_patient(tmp_path, mask):
     image = scan()
     sidecar = SECRETS | {
@@ -1141,6 +1204,123 @@ def test_an_edited_sidecar_is_noticed(tmp_path, image, mask):
     assert run(tmp_path, item).acquisition.loc[0, "KVP"] == ""
     (tmp_path / "image.json").write_text('{"KVP": 120}')
     assert run(tmp_path, item).acquisition.loc[0, "KVP"] == "120"
+
+
+# ---------------------------------------------------------------- PET
+
+INJECTION = {
+    "RadionuclideTotalDose": "4E8",
+    "RadionuclideHalfLife": "6000",
+    "RadiopharmaceuticalStartTime": "100000.00",
+}
+PET = {  # scanned one half-life after the injection
+    "Units": "BQML",
+    "DecayCorrection": "START",
+    "CorrectedImage": ["DECY", "ATTN", "SCAT"],
+    "PatientWeight": "80",
+    "SeriesDate": "20210317",
+    "SeriesTime": "114000",
+    "AcquisitionDate": "20210317",
+    "AcquisitionTime": "114000.00",
+}
+
+
+def write_pet(folder: Path, **attributes: Any) -> list[Path]:
+    """Attributes of the injection go where they belong; None empties one."""
+    item = pydicom.Dataset()
+    for name, value in INJECTION.items():
+        setattr(item, name, attributes.pop(name, value))
+    if "RadiopharmaceuticalStartDateTime" in attributes:
+        item.RadiopharmaceuticalStartDateTime = attributes.pop("RadiopharmaceuticalStartDateTime")
+    items = [item] * attributes.pop("injections", 1)
+    whole = PET | {"RadiopharmaceuticalInformationSequence": items} | attributes
+    return write_dicom(activity(), folder, modality="PT", slopes=np.ones(SIZE[2]), **whole)
+
+
+def activity() -> sitk.Image:
+    """Bq/ml."""
+    return grid(np.random.default_rng(3).integers(0, 30000, SIZE[::-1]).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "factor"),
+    [
+        ({}, 80e3 / 2e8),
+        ({"DecayCorrection": "ADMIN"}, 80e3 / 4e8),
+        ({"RadionuclideHalfLife": "3000"}, 80e3 / 1e8),
+        ({"CorrectedImage": None}, 80e3 / 2e8),
+        ({"RadiopharmaceuticalStartTime": "1000"}, 80e3 / 2e8),
+        ({"RadiopharmaceuticalStartTime": "230000", "SeriesTime": "0040", "AcquisitionTime": "004000"}, 80e3 / 2e8),
+        ({"RadiopharmaceuticalStartDateTime": "20210317082000", "RadiopharmaceuticalStartTime": None}, 80e3 / 1e8),
+        ({"RadiopharmaceuticalStartDateTime": "20210316194000", "RadionuclideHalfLife": "57600"}, 80e3 / 2e8),
+        (
+            {"RadiopharmaceuticalStartDateTime": "20210317020000.00+0000", "TimezoneOffsetFromUTC": "+0800"},
+            80e3 / 2e8,
+        ),
+        ({"SeriesTime": "150000"}, 80e3 / 2e8),  # processed later: the acquisition counts
+        ({"SeriesTime": "100000", "SeriesDate": "20210318"}, 80e3 / 2e8),
+        ({"SeriesTime": "114000", "AcquisitionTime": "120000"}, 80e3 / 2e8),  # the first bed is in another series
+        ({"SeriesDate": None, "AcquisitionDate": None, "SeriesTime": None}, 80e3 / 2e8),
+        ({"Units": "GML", "DecayCorrection": None, "injections": 0}, 1),
+    ],
+)
+def test_a_dicom_pet_becomes_suv_in_closed_form(tmp_path, mask, attributes, factor):
+    write_pet(tmp_path / "s", **attributes)
+    row = images_row(tmp_path / "s", mask)
+    result = run(tmp_path, case("P1", row), chosen=settings(portal={"modality": "PT"}))
+    assert result.ledger.loc["P1", "detail"] == ""
+    expected = sitk.GetArrayFromImage(activity()) * factor
+    np.testing.assert_allclose(sitk.GetArrayFromImage(result.image()), expected, rtol=1e-6)
+
+
+def test_the_earliest_bed_starts_a_pet_that_was_processed_later(tmp_path, mask):
+    paths = write_pet(tmp_path / "s", SeriesTime="150000", AcquisitionTime="120000")
+    edit(paths[7], AcquisitionTime="114000")
+    chosen = settings(portal={"modality": "PT"})
+    found = run(tmp_path, case("P1", images_row(tmp_path / "s", mask)), chosen=chosen).image()
+    expected = sitk.GetArrayFromImage(activity()) * 80e3 / 2e8
+    np.testing.assert_allclose(sitk.GetArrayFromImage(found), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "found", "expected"),
+    [
+        ({"Units": "CNTS"}, "Units is 'CNTS'", "GML or BQML"),
+        ({"Units": None}, "Units is missing", "GML or BQML"),
+        ({"DecayCorrection": "NONE"}, "DecayCorrection is 'NONE'", "START or ADMIN"),
+        ({"DecayCorrection": None}, "DecayCorrection is missing", "START or ADMIN"),
+        ({"CorrectedImage": ["DECY", "SCAT"]}, "CorrectedImage lacks ATTN", "corrected"),
+        ({"PatientWeight": None}, "PatientWeight is missing", "above 0 kg"),
+        ({"PatientWeight": "0"}, "PatientWeight is no number above 0", "kg"),
+        ({"RadionuclideTotalDose": None}, "RadionuclideTotalDose is missing", "above 0 Bq"),
+        ({"RadionuclideHalfLife": None}, "RadionuclideHalfLife is missing", "above 0 s"),
+        ({"RadiopharmaceuticalStartTime": None}, "RadiopharmaceuticalStartTime are missing", "injection"),
+        ({"AcquisitionTime": None}, "AcquisitionTime is missing", "time in every slice"),
+        ({"injections": 0}, "RadiopharmaceuticalInformationSequence is missing", "one injection"),
+        ({"injections": 2}, "RadiopharmaceuticalInformationSequence has 2 items", "one injection"),
+        ({"RadiopharmaceuticalStartTime": "114500"}, "23.92 h after the injection", "10 half-lives"),
+        ({"RadiopharmaceuticalStartDateTime": "20210318100000"}, "-22.33 h after the injection", "10 half-lives"),
+    ],
+)
+def test_a_dicom_pet_without_what_suv_needs_is_refused(tmp_path, mask, attributes, found, expected):
+    write_pet(tmp_path / "s", **attributes)
+    line = refused(tmp_path, tmp_path / "s", mask, settings(portal={"modality": "PT"}))
+    assert line.reason == "PET not in SUV"
+    said, wanted = line.detail.split("; expected ")
+    assert found in said and expected in wanted
+
+
+@pytest.mark.parametrize(("name", "value"), [("Units", "GML"), ("PatientWeight", "70")])
+def test_a_dicom_pet_whose_slices_disagree_is_refused(tmp_path, mask, name, value):
+    edit(write_pet(tmp_path / "s")[4], **{name: value})
+    line = refused(tmp_path, tmp_path / "s", mask, settings(portal={"modality": "PT"}))
+    assert (line.reason, f"{name} differs between slices" in line.detail) == ("PET not in SUV", True)
+
+
+def test_a_pet_in_an_image_file_is_suv_already(tmp_path, mask):
+    path = write(activity(), tmp_path / "pet.nii.gz")
+    result = run(tmp_path, case("P1", images_row(path, mask)), chosen=settings(portal={"modality": "PT"}))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(result.image()), sitk.GetArrayFromImage(activity()))
 
 
 # ---------------------------------------------------------------- real images
@@ -1239,3 +1419,27 @@ def test_the_rtstruct_of_a_pet_equals_the_mask_that_mirp_made_of_it():
     assert set(contoured.names.values()) == {"GTV_Mass", "GTV_Edema"}
     truth = open_labels(DATA / "sts" / "nifti" / "STS_001" / "PET_mask.nii.gz", image, "")
     np.testing.assert_array_equal(contoured.draw(1, True), truth.draw(1, True))
+
+
+@needs_data
+def test_a_pet_from_dicom_equals_the_suv_that_mirp_made_of_it(tmp_path):
+    """Most voxels are equal; others are up to one stored step of their slice lower there, as after a re-encoding."""
+    nifti = DATA / "sts" / "nifti" / "STS_001"
+    folder = DATA / "pet_dicom" / "STS_001" / "FDG_PET" / "image"
+    row = images_row(folder, nifti / "PET_mask.nii.gz")
+    result = run(tmp_path, case("P1", row), chosen=settings(portal={"modality": "PT"}))
+    truth, found = sitk.ReadImage(str(nifti / "PET_image.nii.gz")), result.image()
+    corner = found.TransformPhysicalPointToIndex(truth.GetOrigin())
+    np.testing.assert_allclose(found.TransformIndexToPhysicalPoint(corner), truth.GetOrigin(), atol=1e-3)
+    found, truth = (
+        sitk.GetArrayFromImage(image) for image in (sitk.RegionOfInterest(found, truth.GetSize(), corner), truth)
+    )
+    heights = {float(h.ImagePositionPatient[2]): float(h.RescaleSlope) for h in map(header_of, folder.iterdir())}
+    slopes = [heights[z] for z in sorted(heights)][corner[2] : corner[2] + len(truth)]
+    step = np.reshape(slopes, (-1, 1, 1)) * 71e3 / (3.88777472e8 * 2 ** (-2711 / 6588))
+    assert (np.abs(found - truth) <= 1.01 * step).all()
+    assert np.median(found[truth > 1] / truth[truth > 1]) == pytest.approx(1, abs=1e-6)
+
+
+def header_of(path: Path) -> pydicom.Dataset:
+    return pydicom.dcmread(path, stop_before_pixels=True)

@@ -409,7 +409,7 @@ def test_a_tampered_or_foreign_model_is_refused(lasso, tmp_path):
 def test_too_few_patients_are_refused_with_the_count(tables, tmp_path):
     small = {name: frame.copy() for name, frame in tables.items()}
     small["development"].loc[small["development"].index[8:], "os_months"] = np.nan
-    with pytest.raises(StudyError, match="8 development patients with features and os_months"):
+    with pytest.raises(StudyError, match="8 development patients with features and os_months; expected at least 20"):
         fit(small, tmp_path / "x", settings("os"))
 
 

@@ -25,6 +25,18 @@ def test_every_format_gives_the_same_text(tmp_path, ending):
     assert list(found.index) == [2, 3]
 
 
+def test_date_cells_of_a_spreadsheet_are_dates_and_whole_numbers_whole(tmp_path):
+    frame = pd.DataFrame({"patient": ["P1"], "index_date": [pd.Timestamp("2019-03-14")], "afp": [35.0], "inr": [1.25]})
+    frame.to_excel(tmp_path / "t.xlsx", index=False)
+    assert read_text_table(tmp_path / "t.xlsx").to_numpy().tolist() == [["P1", "2019-03-14", "35", "1.25"]]
+
+
+def test_semicolons_are_named(tmp_path):
+    (tmp_path / "t.csv").write_text("patient;age\nP1;3\n")
+    with pytest.raises(StudyError, match="separated by semicolons; expected commas"):
+        read_text_table(tmp_path / "t.csv")
+
+
 def test_ids_keep_their_zeros_and_na_is_missing(tmp_path):
     (tmp_path / "t.tsv").write_text("patient\tafp\n007\tNA\n\n008\t 3 \n")
     found = read_text_table(tmp_path / "t.tsv")

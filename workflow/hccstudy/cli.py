@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -113,13 +114,13 @@ def init_study(options: argparse.Namespace) -> None:
         f"{folder}/{STUDY_FILE}    what the study is: edit it first (every key: {BASE.parent / 'README.md'})\n"
         f"{folder}/patients.tsv   one row a patient: replace the example rows\n"
         f"{folder}/images.tsv     one row a series and reader: replace the example rows\n"
-        f"then: hccstudy check {folder}  and  hccstudy run {folder}"
+        f"then: hccstudy check {shlex.quote(str(folder))}  and  hccstudy run {shlex.quote(str(folder))}"
     )
 
 
 def check_command(options: argparse.Namespace) -> None:
     from hccstudy.cohort import check_study
-    from hccstudy.features import check_margin
+    from hccstudy.features import check_parameters
     from hccstudy.tables import read_text_table
 
     started = time.monotonic()
@@ -128,7 +129,7 @@ def check_command(options: argparse.Namespace) -> None:
     outer = max([ring[1] for ring in config["regions"]["rings"].values()], default=0)
     for path in dict.fromkeys(rules["parameters"] for rules in config["series"].values()):
         try:
-            check_margin(path, outer, config["preprocess"]["margin_mm"])
+            check_parameters(path, outer, config["preprocess"]["margin_mm"])
         except StudyError as error:
             wrong.append(str(error))
     try:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from hccstudy import ledger as ledgers
 from hccstudy.agreement import MINIMUM_REPEATED
-from hccstudy.config import Config, outcome_columns, schema
+from hccstudy.config import Config, minimum_training, outcome_columns, schema
 from hccstudy.errors import Problems, StudyError
 from hccstudy.tables import digest, read_text_table, write_table
 
@@ -123,6 +123,11 @@ def check_design(cohort: Cohort, config: Config) -> None:
     problems = Problems()
     inside = patients["center"].isin(config["cohort"]["centers"]["development"])
     for endpoint, definition in config["endpoints"].items():
+        known = int(patients.loc[inside, definition.get("time", definition.get("column"))].notna().sum())
+        if known < minimum_training(resampling["folds"]):
+            found = f"endpoint {endpoint}: {known} development patients with an outcome"
+            expected = f"at least {minimum_training(resampling['folds'])} (resampling.folds: {resampling['folds']})"
+            problems.add(config["cohort"]["patients"], found, expected)
         if definition["type"] == "multiclass":
             continue
         values = patients.loc[inside, definition.get("event", definition.get("column"))].dropna()
@@ -149,7 +154,13 @@ def _check_repeats(patients: pd.DataFrame, images: pd.DataFrame, config: Config,
     share = (1 - 1 / resampling["folds"]) * (1 - 1 / resampling["inner_folds"])
     needed = math.ceil((MINIMUM_REPEATED + 2) / share)  # two to spare for patients who are lost on the way
     if len(repeated) < needed:
-        found = f"{len(repeated)} development patients with repeated masks (stability.method: {rules['method']})"
+        if rules["method"] == "perturbation":
+            found = f"perturbed masks of {len(repeated)} development patients (stability.patients: {rules['patients']})"
+            problems.add(
+                "configuration", found, f"at least {needed}, so that every inner fold trains on {MINIMUM_REPEATED}"
+            )
+            return
+        found = f"{len(repeated)} development patients with masks of two readers (stability.method: readers)"
         expected = f"at least {needed}, so that every inner fold trains on {MINIMUM_REPEATED}"
         problems.add(config["cohort"]["images"], found, f"{expected}, or stability: {{method: perturbation}}")
 
@@ -171,7 +182,9 @@ def _read_patients(config: Config, problems: Problems) -> pd.DataFrame:
     for column in dict.fromkeys(wanted):
         if column not in raw.columns:
             problems.add(file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}")
-            raw[column] = ""
+    if len(raw) == 0:
+        problems.add(file, "no row", "one row a patient")
+    problems.raise_if_any()  # without its columns nothing more can be said of the table
     raw["center"] = raw[center_column]
     raw["index_date"] = raw.get("index_date", "")
     who = raw["patient"].to_dict()
@@ -367,9 +380,9 @@ def _check_predictors(config: Config, patients: pd.DataFrame, problems: Problems
         for endpoint, column in outcome_columns(config):
             both = pd.DataFrame({"predictor": values, "outcome": _codes(patients[column])}).dropna()
             if len(both) >= 20 and _mirrors(both["predictor"].to_numpy(), both["outcome"].to_numpy()):
-                found = f"tells {column} of endpoint {endpoint} without a mistake in {len(both)} patients"
+                found = f"predictor {predictor} tells {column} of endpoint {endpoint} without a mistake in {len(both)} patients"
                 expected = "a variable known before the outcome, not the outcome itself"
-                problems.add(config["cohort"]["patients"], found, expected, column=f"predictor {predictor}")
+                problems.add(config["cohort"]["patients"], found, expected)
 
 
 def _codes(values: pd.Series) -> pd.Series:
@@ -468,6 +481,10 @@ def check_study(config: Config) -> list[str]:
     check_design(cohort, config)
     problems, notes = check_files(cohort, config)
     problems.raise_if_any()
+    if len(notes) and not any(Path(path).exists() for path in cohort.images["image"]):
+        raise StudyError(
+            f"{config['cohort']['images']}: none of the {len(cohort.images)} images is there; paths are relative to {Path.cwd()}"
+        )
     roles = config["cohort"]["centers"]
     counts = {role: int(cohort.patients["center"].isin(roles[role]).sum()) for role in ("development", "external")}
     if counts["external"] == 0:

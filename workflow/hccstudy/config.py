@@ -98,13 +98,27 @@ def _explain(error: Any, name: str, problems: Problems) -> None:
         missing = sorted(set(error.validator_value) - set(error.instance))
         problems.add(name, f"{place} lacks {', '.join(missing)}", "every required key")
     else:
-        expected = error.schema.get("description") or f"{error.validator} {error.validator_value}"
-        problems.add(
-            name,
-            f"{error.instance!r}",
-            f"{error.validator} {error.validator_value} ({expected})",
-            column=place,
-        )
+        problems.add(name, f"{error.instance!r}", _expectation(error), column=place)
+
+
+def _expectation(error: Any) -> str:
+    """What a schema rule wants, in words, and the description of the key."""
+    rule, value = error.validator, error.validator_value
+    words = {
+        "type": f"a value of type {' or '.join(value) if isinstance(value, list) else value}",
+        "enum": f"one of {', '.join(map(str, value))}" if isinstance(value, list) else "",
+        "pattern": "a name of letters, digits and _ that begins with a letter",
+        "minimum": f"{value} or more",
+        "maximum": f"{value} or less",
+        "exclusiveMinimum": f"more than {value}",
+        "minItems": f"{value} or more items",
+        "maxItems": f"{value} items at most",
+        "minProperties": f"{value} or more",
+        "uniqueItems": "every item once",
+    }
+    text = words.get(rule) or f"{rule} {value}"
+    description = error.schema.get("description")
+    return f"{text} ({description})" if description else text
 
 
 def _check_references(config: Config, name: str, problems: Problems) -> None:
@@ -213,6 +227,11 @@ def outcome_columns(config: Config) -> Iterator[tuple[str, str]]:
     for endpoint, rules in config["endpoints"].items():
         for key in ("time", "event") if rules["type"] == "survival" else ("column",):
             yield endpoint, rules[key]
+
+
+def minimum_training(folds: int) -> int:
+    """Development patients that nested cross-validation wants at least: five a fold."""
+    return 5 * folds
 
 
 def study_file(name: str) -> Path:

@@ -70,8 +70,21 @@ class Problems:
     def __len__(self) -> int:
         return len(self.items)
 
+    def _shown(self, most: int = 5) -> list[str]:
+        """A line a problem; of many alike in one column the first few and how many more there are."""
+        groups: dict[tuple[str, str, str], list[Problem]] = {}
+        for problem in self.items:
+            groups.setdefault((problem.file, problem.column, problem.expected), []).append(problem)
+        lines: list[str] = []
+        for (_, column, expected), alike in groups.items():
+            lines += map(str, alike[:most])
+            if len(alike) > most:
+                rows = f"{column or 'the table'} in {len(alike) - most} more rows"
+                lines.append(f"... and {rows}; expected {expected}")
+        return lines
+
     def raise_if_any(self) -> None:
         if self.items:
             count = len(self.items)
-            lines = "\n".join(f"  - {problem}" for problem in self.items)
+            lines = "\n".join(f"  - {line}" for line in self._shown())
             raise StudyError(f"{count} problem{'s' if count > 1 else ''} in the study's files:\n{lines}")

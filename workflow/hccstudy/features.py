@@ -56,8 +56,19 @@ def load_parameters(path: str) -> RadiomicsFeatureExtractor:
     return extractor
 
 
-def check_margin(parameters: str, outer_mm: float, margin_mm: float) -> None:
-    """StudyError where the kept margin around the labels cuts into the support of the widest LoG filter (4 sigma)."""
+# What the study does itself, by IBSI conventions: done again by pyradiomics it would be done twice.
+NOT_IN_A_STUDY = ("resampledPixelSpacing", "normalize", "resegmentRange", "preCrop")
+
+
+def check_parameters(parameters: str, outer_mm: float, margin_mm: float) -> None:
+    """StudyError where a parameter file asks for what the study does itself (series in config.yaml), or where the
+    margin kept around the labels cuts into the support of its widest LoG filter (4 sigma)."""
+    settings = load_parameters(parameters).settings
+    twice = [name for name in NOT_IN_A_STUDY if settings.get(name)]
+    if twice:
+        raise StudyError(
+            f"{parameters}: sets {', '.join(twice)}; expected none of these in a study, which does it itself"
+        )
     widest = max(load_parameters(parameters).enabledImagetypes.get("LoG", {}).get("sigma", [0]))
     if outer_mm + 4 * widest > margin_mm:
         found = f"preprocess.margin_mm is {margin_mm:g}"

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +63,34 @@ def read_text_table(path: str | Path) -> pd.DataFrame:
                 skip_blank_lines=False,
             )
         elif ending == ".xlsx":
-            frame = pd.read_excel(path, header=None, dtype=str, keep_default_na=False)
+            frame = pd.read_excel(path, header=None, dtype=object, keep_default_na=False).map(_cell_text)
         else:
             raise StudyError(f"{path}: the ending is {ending!r}; expected .tsv, .csv or .xlsx")
     except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: byte {error.start} is not UTF-8; expected a table saved as UTF-8") from error
+        raise StudyError(f"{path}: byte {error.start} is not UTF-8; expected a table saved as 'CSV UTF-8'") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError, KeyError) as error:
         raise StudyError(f"{path}: not readable as a table ({str(error).strip()})") from error
     frame.columns = [str(name).strip() for name in frame.iloc[0]] if len(frame) else []
     frame = frame.iloc[1:]
+    if len(frame.columns) == 1 and ";" in frame.columns[0]:
+        raise StudyError(
+            f"{path}: the columns are separated by semicolons; expected {'tabs' if ending == '.tsv' else 'commas'}"
+        )
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise StudyError(f"{path}: column {twice[0]!r} appears twice; expected every column once")
     frame.index = pd.RangeIndex(2, len(frame) + 2)
     frame = frame.map(lambda cell: "" if str(cell).strip() in MISSING else str(cell).strip())
     return frame[(frame != "").any(axis=1)]
+
+
+def _cell_text(cell: Any) -> str:
+    """A cell of a spreadsheet as text: dates as YYYY-MM-DD, whole numbers without a decimal point."""
+    if cell is None or cell is pd.NaT:
+        return ""
+    if isinstance(cell, datetime):
+        return cell.date().isoformat() if cell.time() == time() else cell.isoformat(sep=" ")
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def read_table(path: str | Path, columns: Sequence[str] = (), *, text: Iterable[str] = ()) -> pd.DataFrame:

@@ -320,13 +320,18 @@ def _draw_decision(
             title = _panel_title(evaluation, horizon, unit)
             performance.decision_curve(ax, at(pooled(benefit, evaluation), horizon), known, title)
             if ax.axison:
-                titled(ax, title, counts(at(pooled(metrics, evaluation), horizon)))
+                titled(ax, title, counts(_estimated(at(pooled(metrics, evaluation), horizon))))
     references = [
         Line2D([], [], color=GRAY, label="treat all"),
         Line2D([], [], color="black", label="treat none"),
     ]
     legend(made, known.values(), extra=references)
     save(made, folder, f"{endpoint}_decision")
+
+
+def _estimated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Metric rows without those that were refused, whose counts may be of all follow-up."""
+    return rows[rows["estimate"].notna()]
 
 
 def _draw_kaplan_meier(

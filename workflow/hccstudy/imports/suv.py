@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import SimpleITK as sitk
@@ -116,28 +117,38 @@ def _elapsed(headers: Sequence[Header], injections: Sequence[Mapping[str, Any]],
     The scan starts at SeriesTime unless an acquisition came before, as in a series that was processed later; then
     at the earliest acquisition. An injection without a date is in the 24 h before.
     """
-    first = headers[0]
-    acquired = [(_acquisition_day(header), acquired_at(header)) for header in headers]
-    moments = [(date, clock) for date, clock in acquired if clock is not None]
-    if len(moments) < len(headers):
+    clocks = [clock for header in headers if (clock := acquired_at(header)) is not None]
+    if len(clocks) < len(headers):
         raise _refusal(where, "AcquisitionTime is missing", "a time in every slice")
-    clock = time_of_day(first, "SeriesTime")
-    series = [(day(first, "SeriesDate"), clock)] if clock is not None else []
-    dated = all(date for date, _ in (*series, *moments))
-    seconds = [DAY * (date.toordinal() if date and dated else 0) + clock for date, clock in (*series, *moments)]
-    scan = min(seconds)  # SeriesTime where it is not after any acquisition, else the earliest of these
+    days = [_acquisition_day(header) for header in headers]
+    clock = time_of_day(headers[0], "SeriesTime")
+    if clock is not None:
+        clocks.append(clock)
+        days.append(day(headers[0], "SeriesDate"))
+    ordinals = [found.toordinal() for found in days if found]
+    dated = len(ordinals) == len(days)
+    scan = min(DAY * ordinal + clock for ordinal, clock in zip(ordinals, clocks, strict=True)) if dated else min(clocks)
 
-    for name in ("RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime"):
+    for name in INJECTION[2:]:
         if not any(injection[name] for injection in injections):
             continue
         text = _stated(injections, name, "one injection time", where)
-        injected, date = time_of_day({name: text}, name), None
+        injected, on = time_of_day({name: text}, name), None
         if injected is None:
             continue
         if name.endswith("DateTime"):
-            date = day({name: text}, name)
-            injected += _zone(first.get("TimezoneOffsetFromUTC"), text)
-        if dated and date:
-            return scan - (DAY * date.toordinal() + injected)
-        return (scan - injected) % DAY
+            injected += _zone(headers[0].get("TimezoneOffsetFromUTC"), text)
+            on = day({name: text}, name)
+        return scan - (DAY * on.toordinal() + injected) if dated and on else (scan - injected) % DAY
     raise _refusal(where, " and ".join(INJECTION[2:]) + " are missing", "the time of the injection in either")
+
+
+def _acquisition_day(header: Header) -> date | None:
+    return day(header, "AcquisitionDate") or day(header, "AcquisitionDateTime")
+
+
+def _zone(series: Any, date_time: str) -> int:
+    """Seconds from the clock of a DT to that of the series; 0 unless both state their offset from UTC (+HHMM)."""
+    offsets = [re.search(r"([+-])(\d\d)(\d\d)$", str(text or "").strip()) for text in (series, date_time)]
+    seconds = [int(found[1] + "60") * (60 * int(found[2]) + int(found[3])) for found in offsets if found]
+    return seconds[0] - seconds[1] if len(seconds) == 2 else 0

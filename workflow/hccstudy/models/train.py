@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from hccstudy.config import SELECT
+from hccstudy.config import SELECT, minimum_training
 from hccstudy.errors import StudyError
 from hccstudy.harmonize import CenterComBat
 from hccstudy.models.estimators import ESTIMATORS, importance, scores
@@ -147,9 +147,11 @@ def train_model(
     known = known[known[column].notna()]
     X, y = X.loc[known.index], outcome_array(known, endpoint)
     sizes = X[CENTER].value_counts().to_dict()
-    if len(X) < 10 * settings["resampling"]["folds"] // 2:
+    needed = minimum_training(settings["resampling"]["folds"])
+    if len(X) < needed:
         found = f"{len(X)} development patients with features and {column}"
-        raise StudyError(f"{endpoint['name']} {rules['name']}: {found}; expected more for cross-validation")
+        advice = "the ledger says who was lost; fewer resampling.folds need fewer"
+        raise StudyError(f"{endpoint['name']} {rules['name']}: {found}; expected at least {needed} ({advice})")
 
     unfitted = build_model(settings, repeated, sizes)
     folds, seed = settings["resampling"]["folds"], settings["seed"] + 1

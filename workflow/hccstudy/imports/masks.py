@@ -21,7 +21,8 @@ from hccstudy.imports.images import ENDINGS, is_image_file, read_image_file, unr
 
 TUMOR, LIVER, LESIONS = 1, 2, 3
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-MOST_LABELS = 2**16
+WIDEST = 2**16
+MOST_LABELS = 255
 
 Mask = NDArray[np.bool_]
 
@@ -129,10 +130,9 @@ def _tumor_label(source: Labels, label: str, labels: Mapping[str, int | None]) -
         found = [number for number in source.names if number not in others]
         if len(source.names) > 1:
             found = [number for number in source.names if source.numbered and number == labels["tumor"]]
-        if source.numbered:
-            expected = f"tumor label {labels['tumor']}"
-        else:
-            expected = "one label, or the tumor's name in column label"
+        expected = (
+            f"tumor label {labels['tumor']}" if source.numbered else "one label, or the tumor's name in column label"
+        )
     if len(found) != 1:
         raise CaseError("label not in mask", f"{source.file}: it holds {source.listing()}; expected {expected}")
     return found[0]
@@ -165,12 +165,15 @@ def _from_image(file: Path, mask: sitk.Image, frame: str, image: sitk.Image) -> 
             f"{file}: it holds values such as {_odd(array)}; expected whole numbers",
         )
     low, high = int(array.min()), int(array.max())
-    if high - low >= MOST_LABELS:
+    if high - low >= WIDEST:
         raise CaseError("mask is not a label map", f"{file}: its values run from {low} to {high}; expected labels")
     counts = np.zeros(high - low + 1, dtype=np.int64)
     for plane in array:  # np.unique would sort the volume
         counts += np.bincount(plane.ravel().astype(np.int64) - low, minlength=len(counts))
     names = {int(n) + low: str(int(n) + low) for n in np.flatnonzero(counts) if int(n) + low != 0}
+    if low < 0 or len(names) > MOST_LABELS:
+        found = f"{len(names)} different values from {low} to {high}"
+        raise CaseError("mask is not a label map", f"{file}: it holds {found}, as an image does; expected labels")
 
     def draw(number: int, whole: bool) -> Mask:
         binary = sitk.GetImageFromArray((array == number).astype(np.uint8))

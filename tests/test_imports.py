@@ -684,6 +684,12 @@ BAD_MASKS = {
         lambda p: write(sitk.Cast(labels(), sitk.sitkFloat32) * 0.5, p / "m.nii.gz"),
         "0.5",
     ),
+    "swapped paths": (
+        "mask is not a label map",
+        "",
+        lambda p: write(sitk.Cast(scan(), sitk.sitkInt16) - 100, p / "m.nii.gz"),
+        "as an image does",
+    ),
     "scan": (
         "mask is not a label map",
         "",

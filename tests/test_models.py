@@ -346,12 +346,10 @@ def test_training_twice_gives_the_same_bytes(tables, lasso, tmp_path):
     assert {name: file_digest(again[name]) for name in OUTPUTS} == {name: file_digest(lasso[name]) for name in OUTPUTS}
 
 
-def test_one_patient_alone_gets_the_same_prediction(tables, lasso, tmp_path):
-    alone = {name: frame.copy() for name, frame in tables.items()}
-    patient = tables["external"]["patient"].iloc[7]
-    alone["external"] = alone["external"][alone["external"]["patient"] == patient]
-    paths = save(alone, tmp_path)
-    out = str(tmp_path / "p.tsv")
+def predict_again(tables, lasso, folder):
+    """Predictions of the frozen LASSO model for changed tables."""
+    paths = save(tables, folder)
+    out = str(folder / "p.tsv")
     inputs = {
         "features": paths["features"],
         "external": paths["external"],
@@ -359,8 +357,16 @@ def test_one_patient_alone_gets_the_same_prediction(tables, lasso, tmp_path):
         "card": lasso["card"],
     }
     predict_external(**inputs, settings=settings("os"), predictions=out)
+    return read_table(out)
+
+
+def test_one_patient_alone_gets_the_same_prediction(tables, lasso, tmp_path):
+    alone = {name: frame.copy() for name, frame in tables.items()}
+    patient = tables["external"]["patient"].iloc[7]
+    alone["external"] = alone["external"][alone["external"]["patient"] == patient]
     everyone = read_table(lasso["predictions"]).query("harmonization == 'none'").set_index("patient")
-    assert read_table(out)["lp"].tolist() == [pytest.approx(everyone.loc[patient, "lp"], rel=1e-12)]
+    found = predict_again(alone, lasso, tmp_path)["lp"].tolist()
+    assert found == [pytest.approx(everyone.loc[patient, "lp"], rel=1e-12)]
 
 
 def test_no_patients_own_features_harmonize_the_patient(tables, lasso, tmp_path):
@@ -369,18 +375,9 @@ def test_no_patients_own_features_harmonize_the_patient(tables, lasso, tmp_path)
     patient = tables["external"]["patient"].iloc[7]
     row = changed["features"]["patient"] == patient
     changed["features"].loc[row, changed["features"].columns[2:]] += 50
-    paths = save(changed, tmp_path)
-    out = str(tmp_path / "p.tsv")
-    inputs = {
-        "features": paths["features"],
-        "external": paths["external"],
-        "model": lasso["model"],
-        "card": lasso["card"],
-    }
-    predict_external(**inputs, settings=settings("os"), predictions=out)
     before, after = (
-        read_table(path).query("harmonization == 'center-calibrated' and center == 'D'").set_index("patient")["lp"]
-        for path in (lasso["predictions"], out)
+        table.query("harmonization == 'center-calibrated' and center == 'D'").set_index("patient")["lp"]
+        for table in (read_table(lasso["predictions"]), predict_again(changed, lasso, tmp_path))
     )
     moved = before.index[before != after]
     assert patient in moved

@@ -81,13 +81,29 @@ SETTINGS: dict[str, Any] = {
     "stability": {"method": "readers", "patients": 30, "perturbations": 3, "threshold": 0.75},
     "harmonize": {"method": "combat"},
     "models": {
-        "clinical": {"predictors": "clinical", "estimator": "linear", "endpoints": ["os", "mvi", "mrecist"]},
-        "radiomics": {"predictors": "radiomics", "estimator": "lasso", "endpoints": ["os", "mvi", "mrecist"]},
-        "combined": {"predictors": "combined", "estimator": "linear", "endpoints": ["os", "mvi", "mrecist"]},
-        "forest": {"predictors": "radiomics", "estimator": "forest", "endpoints": ["os", "mvi"]},
+        "clinical": {
+            "predictors": "clinical",
+            "estimator": "linear",
+            "select": None,
+            "endpoints": ["os", "mvi", "mrecist"],
+        },
+        "radiomics": {
+            "predictors": "radiomics",
+            "estimator": "lasso",
+            "select": 50,
+            "endpoints": ["os", "mvi", "mrecist"],
+        },
+        "combined": {
+            "predictors": "combined",
+            "estimator": "linear",
+            "select": None,
+            "endpoints": ["os", "mvi", "mrecist"],
+        },
+        "forest": {"predictors": "radiomics", "estimator": "forest", "select": 20, "endpoints": ["os", "mvi"]},
         "boosting": {
             "predictors": "radiomics",
             "estimator": "boosting",
+            "select": 20,
             "endpoints": ["os", "mvi", "mrecist"],
         },
     },

@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     features = commands.add_parser("features", help="extract features outside a study")
     features.add_argument("table", help="CSV or TSV with the columns patient, region, image, mask and optionally label")
     features.add_argument("--settings", required=True, help="native pyradiomics parameter file")
-    features.add_argument("--out", required=True, help="table to write (.csv, .tsv or .parquet)")
+    features.add_argument(
+        "--out", required=True, help="table to write (.csv, .tsv or .parquet); exit status 1 if a row has no features"
+    )
     features.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     features.add_argument("--names", choices=("ibsi", "pyradiomics"), default="ibsi", help="names of the features")
     features.set_defaults(command=features_command)
@@ -201,4 +203,6 @@ def features_command(options: argparse.Namespace) -> int:
     )
     for line in failed:
         print(f"hccstudy: {line}", file=sys.stderr)
+    lost = f"; {len(failed)} rows without features, see column error" if failed else ""
+    print(f"written: {options.out}{lost}")
     return 1 if failed else 0

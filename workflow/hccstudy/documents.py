@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -91,8 +92,9 @@ def architecture() -> str:
         text=True,
         check=True,
     )
-    lines = done.stdout[done.stdout.index("flowchart") :].expandtabs(2).rstrip().splitlines()
-    graph = [line for line in lines if not line.lstrip().startswith("style")]
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", done.stdout))
+    edges = sorted({(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", done.stdout)})
+    graph = ["flowchart TB", *(f"  {before} --> {after}" for before, after in edges)]
     before, _, rest = ARCHITECTURE.read_text(encoding="utf-8").partition(GRAPH_BEGINS)
     _, _, after = rest.partition(GRAPH_ENDS)
     body = "\n".join(["", "", "```mermaid", *graph, "```", "", ""])

@@ -152,7 +152,10 @@ def extract(
             inside = (intensity_masks or {}).get(region)
             results[region] = _region_features(extractor, prepared, region_mask, inside, filtered, settings, names)
         except (ValueError, RuntimeError, IndexError) as error:
-            results[region] = CaseError("features not computable", f"region {region}: {error}")
+            held = np.unique(sitk.GetArrayViewFromImage(mask)).tolist()
+            shown = ", ".join(map(str, held[:8])) + (", ..." if len(held) > 8 else "")
+            detail = f"region {region}: {error} (the mask holds {shown}; label {label} was expected)"
+            results[region] = CaseError("features not computable", detail)
     return results
 
 

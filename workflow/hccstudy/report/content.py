@@ -231,7 +231,8 @@ def side_by_side(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, 
             }
             row[NAMES[metric]] = _value(here, metric)
             if definition["type"] != "multiclass":
-                row |= {NAMES[name]: _value(at(here, horizon), name) for name in ("oe", "ici")}
+                when = "" if horizon is None else f" at {horizon:g} {definition['unit']}"
+                row |= {NAMES[name] + when: _value(at(here, horizon), name) for name in ("oe", "ici")}
                 row[NAMES["slope"]] = _value(here, "slope")
             rows.append(row)
     return pd.DataFrame(rows)

@@ -14,13 +14,13 @@ from sklearn.pipeline import Pipeline
 from hccstudy.config import SELECT, minimum_training
 from hccstudy.errors import StudyError
 from hccstudy.harmonize import CenterComBat
+from hccstudy.models.combined import CombinedPredictors
 from hccstudy.models.estimators import ESTIMATORS, importance, scores
 from hccstudy.models.frozen import save_model
 from hccstudy.models.resampling import TunedModel, assign_folds, strata
 from hccstudy.models.steps import (
     CENTER,
     ClinicalEncoder,
-    CombinedPredictors,
     RadiomicsImputer,
     RedundancyFilter,
     StabilityFilter,

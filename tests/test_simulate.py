@@ -244,10 +244,10 @@ def test_the_latent_risk_knows_nothing_of_the_clinical_variables(large):
     assert within.std().to_numpy() == pytest.approx(1, abs=0.05)
 
 
-def test_second_readers_are_15_development_patients_without_flaws(demo):
+def test_second_readers_are_24_development_patients_without_flaws(demo):
     _, images, truth = demo
     second = truth[truth["patient"].isin(images.loc[images["reader"] == "B", "patient"])]
-    assert len(second) == 15
+    assert len(second) == 24
     assert {CENTERS[name].role for name in second["center"]} == {"development"}
     assert set(second["broken"]) == {""}
 
@@ -282,7 +282,8 @@ def test_three_simple_statistics_tell_the_center(measured):
     found = cross_val_predict(
         LinearDiscriminantAnalysis(), measured[["liver", "noise", "step"]], measured["center"], cv=5
     )
-    assert (found == measured["center"]).mean() > 0.9
+    # chance is 0.2; the scanners differ as calibrated ones do, so that frozen models survive a new center
+    assert (found == measured["center"]).mean() > 0.7
 
 
 def test_tumors_take_up_contrast_early_and_lose_it_late(demo):

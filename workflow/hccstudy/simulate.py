@@ -424,5 +424,5 @@ through plane, SD, SD), noise and offset in HU; z, burden and dysfunction are me
 From 20 patients on, one patient in each center is broken on purpose (column `broken` of the truth): an
 empty mask; a mask whose grid lies elsewhere; an image whose file lost its second half; a missing portal
 phase; and a mask on a coarser grid in the right place, which is no reason to lose the patient. About one
-patient in eight, all in development centers, has a second reader (B), who draws less exactly.
+patient in five, all in development centers, has a second reader (B), who draws less exactly.
 """

@@ -8,11 +8,22 @@ min_version("9.20")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cohort.smk"
-include: "workflow/rules/imports.smk"
-include: "workflow/rules/preprocess.smk"
-include: "workflow/rules/regions.smk"
-include: "workflow/rules/features.smk"
-include: "workflow/rules/stability.smk"
+
+
+if FEATURE_TABLE:
+
+    include: "workflow/rules/feature_table.smk"
+
+else:
+
+    include: "workflow/rules/imports.smk"
+    include: "workflow/rules/preprocess.smk"
+    include: "workflow/rules/regions.smk"
+    include: "workflow/rules/features.smk"
+    include: "workflow/rules/stability.smk"
+
+
+include: "workflow/rules/ledger.smk"
 include: "workflow/rules/harmonize.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/validation.smk"

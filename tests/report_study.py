@@ -107,7 +107,7 @@ SETTINGS: dict[str, Any] = {
             "endpoints": ["os", "mvi", "mrecist"],
         },
     },
-    "resampling": {"folds": 5, "inner_folds": 3, "correlation": 0.9},
+    "resampling": {"folds": 5, "inner_folds": 3, "correlation": 0.9, "optimism": 10},
     "validation": {"bootstrap": 200, "thresholds": [round(0.05 * k, 2) for k in range(1, 15)]},
 }
 

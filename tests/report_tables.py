@@ -15,6 +15,7 @@ import pandas as pd
 
 from hccstudy import ledger
 from hccstudy.errors import CaseError
+from hccstudy.models.internal import POOLED, RANKING, metric_keys
 from hccstudy.tables import write_json, write_table
 from report_study import CENTERS, DEVELOPMENT, EXTERNAL, FEATURES, LEVELS, LOST, PAIRS, SETTINGS, SIGNAL
 
@@ -113,7 +114,7 @@ def curves_of_risk(risk: np.ndarray, outcome: np.ndarray, slope: float) -> dict[
         odds, above, prevalence = cut / (1 - cut), risk >= cut, outcome.mean()
         model = (above & (outcome == 1)).mean() - odds * (above & (outcome == 0)).mean()
         benefit.append((cut, model, prevalence - odds * (1 - prevalence), 0.0))
-    names = ["threshold", "model_net_benefit", "treat_all", "treat_none"]
+    names = ["threshold", "net_benefit", "net_benefit_all", "net_benefit_none"]
     return {
         "calibration_curve": curve,
         "calibration_groups": groups,
@@ -125,11 +126,12 @@ HEADERS = {
     "metrics": ["metric", "horizon", "threshold", "estimate", "lower", "upper", "n", "events", "method"],
     "calibration_curve": ["horizon", "predicted", "observed", "lower", "upper"],
     "calibration_groups": ["horizon", "group", "predicted", "observed", "lower", "upper", "n"],
-    "net_benefit": ["horizon", "threshold", "model_net_benefit", "treat_all", "treat_none"],
+    "net_benefit": ["horizon", "threshold", "net_benefit", "net_benefit_all", "net_benefit_none"],
     "kaplan_meier": ["group", "time", "survival", "lower", "upper", "at_risk"],
     "confusion": ["observed", "predicted", "n"],
     "roc": ["threshold", "fpr", "tpr"],
 }
+CALIBRATED = EXTERNAL[0]
 LEADING = ["endpoint", "model", "center", "evaluation", "harmonization"]
 
 
@@ -221,7 +223,7 @@ def write_model(root: Path, endpoint: str, model: str, patients: pd.DataFrame, r
     folds = {"fold": rng.integers(0, 5, inside.sum())}
     write_table(scored.loc[inside, ["patient", "center"]].assign(**folds).join(scored[columns]), home / "oof.tsv")
     outside = scored.loc[~inside, ["patient", "center", *columns]]
-    calibrated = outside.iloc[10:].assign(harmonization="center-calibrated")
+    calibrated = outside[outside["center"] == CALIBRATED].assign(harmonization="center-calibrated")
     both = pd.concat([outside.assign(harmonization="none"), calibrated])
     write_table(
         both[["patient", "center", "harmonization", *columns]],
@@ -235,7 +237,9 @@ def write_model(root: Path, endpoint: str, model: str, patients: pd.DataFrame, r
     sets += [("within-center", "cross-validated", "none", scored[inside])]
     sets += [(name, "cross-validated", "none", scored[scored["center"] == name]) for name in DEVELOPMENT]
     sets += [(name, "external", "none", scored[scored["center"] == name]) for name in EXTERNAL]
-    sets += [("pooled", "external", "center-calibrated", scored[~inside].iloc[10:])]
+    # the other external center is too small for the secondary analysis
+    calibrated = scored[scored["center"] == CALIBRATED]
+    sets += [(name, "external", "center-calibrated", calibrated) for name in (CALIBRATED, "pooled")]
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in HEADERS}
     for center, evaluation, harmonization, rows in sets:
         small = center == "Eastlyn" and model == "boosting"
@@ -286,6 +290,33 @@ def write_model(root: Path, endpoint: str, model: str, patients: pd.DataFrame, r
     write_json(card, home / "card.json")
 
 
+def write_internal(root: Path, endpoint: str, model: str) -> None:
+    """Internal validation: the boosted model's metrics are refused where centers are left out."""
+    home, definition = root / "internal" / endpoint / model, SETTINGS["endpoints"][endpoint]
+    lead, refused = {"endpoint": endpoint, "model": model}, "refused: 3 events in 24 patients; at least 5 are needed"
+    performance, centers, pooled = [], [], []
+    for metric, horizon in metric_keys(definition):
+        row = lead | {"metric": metric, "horizon": horizon}
+        values = {"apparent": 0.81, "optimism": 0.11, "corrected": 0.7, "estimate_632plus": 0.68}
+        if metric not in RANKING | {"brier"}:
+            values["estimate_632plus"] = np.nan
+        rest = {"resamples": 10, "undefined": int(metric == "slope"), "n": 68, "events": 30, "candidates": 84}
+        performance.append(row | values | rest | {"method": "bootstrap"})
+        small = model == "boosting"
+        for place, center in enumerate(DEVELOPMENT):
+            found = {"estimate": 0.6 + 0.05 * place, "se": 0.05, "lower": 0.5 + 0.05 * place, "upper": 0.75}
+            found = dict.fromkeys(found, np.nan) if small else found
+            centers.append(
+                row | {"center": center, **found, "n": 24, "events": 10, "method": refused if small else "x"}
+            )
+        values = dict(zip(POOLED[:6], (0.65, 0.55, 0.74, 0.41, 0.83, 0.02), strict=True))
+        values = dict.fromkeys(values, np.nan) if small else values
+        method = "refused: 0 centers with an estimate; at least 2 are needed" if small else "x"
+        pooled.append(row | values | {"centers": 0 if small else 3, "method": method})
+    for name, rows in {"performance": performance, "centers": centers, "pooled": pooled}.items():
+        write_table(pd.DataFrame(rows), home / f"{name}.tsv")
+
+
 def write_study(root: Path) -> None:
     """All tables of the made-up study below `root` (the study's results folder)."""
     rng = np.random.default_rng(SETTINGS["study"]["seed"])
@@ -332,12 +363,18 @@ def write_study(root: Path) -> None:
         pc2 = rng.normal(size=len(place)) * 1.5 + apart * (place == 1)
         points.append(developed[["patient", "center"]].assign(features=name, pc1=pc1, pc2=pc2))
     write_table(pd.concat(points), root / "harmonize/embedding.tsv")
+    effects = pd.DataFrame({"feature": FEATURES * len(DEVELOPMENT), "center": np.repeat(DEVELOPMENT, len(FEATURES))})
+    effects["shift"] = rng.normal(0.3, 0.6, len(effects))
+    effects["scale"] = np.exp(rng.normal(0, 0.2, len(effects)))
+    effects.loc[effects["center"] == DEVELOPMENT[1], "scale"] = 1.0  # a small center: shift alone
+    write_table(effects, root / "harmonize/features.tsv")
     told = pd.DataFrame({"features": ["raw", "harmonized"], "balanced_accuracy": [0.97, 0.38]})
     told = told.assign(lower=[0.92, 0.28], upper=[1.0, 0.49], chance=1 / 3, n=len(place))
     write_table(told, root / "harmonize/centers.tsv")
 
     for endpoint, model in PAIRS:
         write_model(root, endpoint, model, patients, rng)
+        write_internal(root, endpoint, model)
     packages = {"numpy": "2.4.6", "pandas": "3.1.1", "pyradiomics": "3.0.1", "scikit-learn": "1.9.0"}
     provenance = {
         "hccstudy": "0.1.0",
@@ -366,6 +403,7 @@ def study_inputs(root: Path) -> dict[str, str]:
         "ledger": str(root / "ledger/ledger.tsv"),
         "acquisition": str(root / "imports/acquisition.tsv"),
         "icc": str(root / "stability/icc.tsv"),
+        "shifts": str(root / "harmonize/features.tsv"),
         "embedding": str(root / "harmonize/embedding.tsv"),
         "centers": str(root / "harmonize/centers.tsv"),
     }
@@ -380,8 +418,12 @@ def report_inputs(root: Path) -> dict[str, Any]:
         "ledger": str(root / "ledger/ledger.tsv"),
         "acquisition": str(root / "imports/acquisition.tsv"),
         "icc": str(root / "stability/icc.tsv"),
+        "shifts": str(root / "harmonize/features.tsv"),
         "centers": str(root / "harmonize/centers.tsv"),
         "metrics": [str(root / f"validation/{endpoint}/{model}/metrics.tsv") for endpoint, model in PAIRS],
+        "performance": [str(root / f"internal/{endpoint}/{model}/performance.tsv") for endpoint, model in PAIRS],
+        "left_out": [str(root / f"internal/{endpoint}/{model}/centers.tsv") for endpoint, model in PAIRS],
+        "pooled": [str(root / f"internal/{endpoint}/{model}/pooled.tsv") for endpoint, model in PAIRS],
         "cards": [str(root / f"models/{endpoint}/{model}/card.json") for endpoint, model in PAIRS],
         "captions": sorted(str(path) for path in templates.glob("*.rst")),
         "provenance": str(root / "provenance.json"),

@@ -36,7 +36,7 @@ OVERLAY = {
         "radiomics": {"predictors": "radiomics", "estimator": "lasso"},
     },
     "stability": {"method": "perturbation", "patients": 24, "perturbations": 1},
-    "resampling": {"folds": 3, "inner_folds": 2},
+    "resampling": {"folds": 3, "inner_folds": 2, "optimism": 2},
     "validation": {"bootstrap": 50},
 }
 PARAMETERS = "setting: {binWidth: 25}\nimageType: {Original: {}}\nfeatureClass: {shape: , firstorder: , glcm: }\n"

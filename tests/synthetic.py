@@ -88,7 +88,13 @@ def settings(endpoint: str, predictors: str = "radiomics", estimator: str = "las
     """What `settings.model_settings` gives for such a study."""
     return {
         "endpoint": ENDPOINTS[endpoint] | {"name": endpoint},
-        "model": {"predictors": predictors, "estimator": estimator, "select": None, "name": predictors},
+        "model": {
+            "predictors": predictors,
+            "estimator": estimator,
+            "select": None,
+            "features": None,
+            "name": predictors,
+        },
         "clinical": COLUMNS,
         "stability": {"method": "readers", "threshold": 0.75},
         "harmonize": "combat",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -16,7 +17,7 @@ from PIL import Image
 import report_tables as made
 from hccstudy import catalog, figures
 from hccstudy.errors import StudyError
-from hccstudy.figures import cohort, evaluated, models, performance, stages, style
+from hccstudy.figures import cohort, evaluated, features, models, performance, stages, style
 from hccstudy.tables import read_table, write_table
 
 
@@ -272,7 +273,7 @@ def test_nothing_to_show_is_said_instead_of_drawn(results, tmp_path, monkeypatch
     shown: dict[str, Figure] = {}
     monkeypatch.setattr(stages, "save", lambda figure, folder, name: shown.update({name: figure}))
     inputs = made.study_inputs(results)
-    for key in ("icc", "embedding", "centers"):
+    for key in ("icc", "shifts", "embedding", "centers"):
         write_table(read_table(inputs[key]).iloc[:0], tmp_path / f"{key}.tsv")
         inputs[key] = str(tmp_path / f"{key}.tsv")
     images = read_table(inputs["acquisition"]).drop(columns=["SliceThickness", "ConvolutionKernel"])
@@ -282,6 +283,45 @@ def test_nothing_to_show_is_said_instead_of_drawn(results, tmp_path, monkeypatch
     assert "not assessed" in words(shown["stability"])
     assert "not recorded" in words(shown["acquisition"])
     assert "No harmonization" in words(shown["harmonization"])
+    assert "nothing to harmonize" in words(shown["shifts"])
+
+
+def test_a_study_without_harmonization_draws_no_empty_panel(results, tmp_path, monkeypatch):
+    shown: dict[str, Figure] = {}
+    monkeypatch.setattr(stages, "save", lambda figure, folder, name: shown.update({name: figure}))
+    inputs = made.study_inputs(results)
+    for key in ("embedding", "centers"):
+        table = read_table(inputs[key])
+        write_table(table[table["features"] == "raw"], tmp_path / f"{key}.tsv")
+        inputs[key] = str(tmp_path / f"{key}.tsv")
+    del inputs["shifts"]
+    figures.draw_study(**inputs, settings=made.SETTINGS, folder="")
+    assert "shifts" not in shown
+    assert len(shown["harmonization"].axes) == 2 and "No harmonization" not in words(shown["harmonization"])
+
+
+@pytest.mark.parametrize("count", [1, 50, 2000])
+def test_every_shift_and_scale_is_drawn_in_the_color_of_its_center(count):
+    rng = np.random.default_rng(count)
+    known = style.looks(["A", "B"], style.CENTER_COLORS)
+    table = pd.DataFrame({"center": np.repeat(["A", "B"], count), "shift": rng.normal(size=2 * count)})
+    ax = Figure().subplots()
+    features.center_effects(ax, table, "shift", 0, known)
+    for row, name in enumerate(known):
+        points = ax.collections[row].get_offsets()
+        assert sorted(points[:, 0]) == sorted(table.loc[table["center"] == name, "shift"])
+        assert np.abs(points[:, 1] - row).max() < 0.5, "a center stays in its row"
+        assert same_color(ax.collections[row].get_facecolor()[0][:3], known[name].color)
+    low, high = ax.get_xlim()
+    assert low <= table["shift"].min() and high >= table["shift"].max()
+
+
+def test_a_center_with_a_shift_alone_says_that_its_scale_stays():
+    table = pd.DataFrame({"center": ["A", "A", "B", "B"], "scale": [0.8, 1.3, 1.0, 1.0]})
+    ax = Figure().subplots()
+    features.center_effects(ax, table, "scale", 1, style.looks(["A", "B"]))
+    assert [text.get_text() for text in ax.texts] == ["scale left as it is"]
+    assert len(ax.collections) == 1
 
 
 def test_a_study_without_external_centers_says_so_in_every_panel(results, tmp_path, monkeypatch):

@@ -27,7 +27,8 @@ def test_counts_reconcile_at_every_stage(tmp_path):
     known = {"patient": list("ABCD"), "center": "X", "os": ["known", "known", "known", "missing"]}
     write_table(pd.DataFrame(known), tmp_path / "o.tsv")
     files = {"outcomes": "o.tsv", "ledger": "l.tsv", "counts": "c.tsv"}
-    collect_ledger(ledgers=ledgers(tmp_path), **{name: str(tmp_path / file) for name, file in files.items()})
+    written = {name: str(tmp_path / file) for name, file in files.items()}
+    collect_ledger(ledgers=ledgers(tmp_path), stages=STAGES, **written)
     ledger = read_table(tmp_path / "l.tsv")
     endpoint = ledger[ledger["stage"] == "endpoint os"].set_index("patient")
     assert endpoint["status"].to_dict() == {"A": "included", "D": "excluded"}

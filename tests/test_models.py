@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline
 from sksurv.datasets import load_gbsg2
 from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
@@ -443,7 +444,7 @@ def test_without_external_patients_the_predictions_are_empty_and_can_be_validate
         predictions=paths["predictions"],
         development=paths["development"],
         outcomes=paths["external_outcomes"],
-        settings=settings(endpoint)["endpoint"] | rules | {"groups": 4, "minimum_events": 5},
+        settings=settings(endpoint)["endpoint"] | rules | {"groups": 4, "minimum_events": 5, "smoother": "cox"},
         **{name: str(tmp_path / f"{name}.tsv") for name in names},
     )
     assert set(read_table(tmp_path / "metrics.tsv")["evaluation"]) == {"cross-validated"}
@@ -462,3 +463,40 @@ def test_the_score_of_a_survival_forest_is_on_the_scale_of_a_log_hazard(tables):
 def test_every_endpoint_type_offers_every_estimator():
     for kind in ("survival", "binary", "multiclass"):
         assert sorted(ESTIMATORS[kind]) == ["boosting", "elastic_net", "forest", "lasso", "linear"]
+
+
+@pytest.mark.parametrize("estimator", ["linear", "forest"])
+def test_risks_under_competing_events_are_cumulative_incidences(estimator):
+    """Exponential hazards: the event's depends on x, death from elsewhere does not."""
+    rng = np.random.default_rng(4)
+    n, other, horizon = 1500, 0.04, 24.0
+    x = rng.normal(size=n)
+    own = np.exp(0.7 * x) / 40
+    times = np.stack([rng.exponential(1 / own), rng.exponential(1 / other, n), rng.uniform(10, 60, n)])
+    first = times.argmin(axis=0)
+    y = np.empty(n, dtype=[("event", bool), ("time", float), ("competing", bool)])
+    y["event"], y["time"], y["competing"] = first == 0, times.min(axis=0), first == 1
+    X = pd.DataFrame({"center": "A", "x": x}, index=[f"P{place:04d}" for place in range(n)])
+    made, grid = ESTIMATORS["survival"][estimator](1)
+    model = TunedModel(Pipeline([("scale", Columns(["x"]))]), made, [grid[-1]], 2, 1).fit(X, y).pipeline_
+    found = scores(model, X, {"type": "survival", "horizons": [horizon]})[f"risk@{horizon:g}"]
+    truth = own / (own + other) * -np.expm1(-(own + other) * horizon)
+    naive = -np.expm1(-own * horizon)
+    assert found.mean() == pytest.approx(truth.mean(), abs=0.03)
+    assert naive.mean() > truth.mean() + 0.1  # what treating deaths as censorings would predict
+    if estimator == "linear":
+        assert np.abs(found - truth).mean() < 0.02
+
+
+class Columns(TransformerMixin, BaseEstimator):
+    """The step of a pipeline that takes some columns."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def fit(self, X, y=None):
+        self.names_ = self.names
+        return self
+
+    def transform(self, X):
+        return X[self.names]

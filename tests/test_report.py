@@ -17,7 +17,7 @@ from PIL import Image
 import report_tables as made
 from hccstudy import catalog, report
 from hccstudy.errors import StudyError
-from hccstudy.report import content
+from hccstudy.report import content, internal
 from hccstudy.report.methods import methods
 from hccstudy.tables import read_table, write_json, write_table
 
@@ -139,7 +139,7 @@ def test_headline_shows_cross_validated_and_external_results_apart(results):
 def test_nothing_is_called_validated_but_external_results(page):
     for found in re.finditer(r"\bvalidat\w+", page.text):
         before = page.text[max(0, found.start() - 60) : found.start()]
-        allowed = ("cross-", "externally ", "in the making, are ")
+        allowed = ("cross-", "internal ", "externally ", "in the making, are ")
         assert before.lower().endswith(allowed), f"...{before}{found.group()}"
 
 
@@ -163,6 +163,82 @@ def test_low_events_per_candidate_are_a_warning():
     (said,) = content.warnings([card, card | {"model": "clinical", "candidates": 3}])
     assert said.startswith("1 of 2 models have fewer than 10 events") and "30 events for 500" in said
     assert content.warnings([card | {"candidates": 3}]) == []
+
+
+def test_apparent_performance_is_labelled_and_stands_beside_its_corrections(page, results):
+    performance = read_table(results / "internal/os/radiomics/performance.tsv")
+    metrics = read_table(results / "validation/os/radiomics/metrics.tsv")
+    table = internal.optimism(performance, metrics, "os", made.SETTINGS["endpoints"]["os"])
+    assert len(table) == 10
+    first = table.iloc[0]
+    assert first[["Metric", "Apparent", "Optimism", "Optimism-corrected", ".632+", "Resamples"]].tolist() == [
+        *("Harrell's C", "0.81", "0.11", "0.70", "0.68", "10")
+    ]
+    held_out = metrics.query("evaluation == 'cross-validated' and center == 'pooled' and metric == 'harrell_c'").iloc[0]
+    assert first["Cross-validated"].startswith(f"{held_out['estimate']:.2f} ({held_out['lower']:.2f} to ")
+    assert {"AUC(t) at 12 months", "AUC(t) at 24 months"} <= set(table["Metric"])
+    assert table.query("Metric == 'calibration slope'")["Resamples"].tolist() == ["10 (1 undefined)"]
+    for label in ("Apparent", "Optimism-corrected", ".632+", "Cross-validated"):
+        assert label in page.text
+
+
+def test_a_corrected_value_that_is_refused_says_why(results):
+    performance = read_table(results / "internal/mvi/radiomics/performance.tsv")
+    performance.loc[0, ["corrected", "method"]] = [np.nan, "refused: defined in 2 of 10 resamples"]
+    metrics = read_table(results / "validation/mvi/radiomics/metrics.tsv")
+    table = internal.optimism(performance, metrics, "mvi", made.SETTINGS["endpoints"]["mvi"])
+    assert table["Optimism-corrected"].iloc[0] == "refused: defined in 2 of 10 resamples"
+
+
+def test_centers_left_out_stand_beside_their_mean_and_prediction_interval(page, results):
+    tables = [read_table(results / f"internal/mvi/combined/{name}.tsv") for name in ("centers", "pooled")]
+    table = internal.left_out(*tables, "mvi", made.SETTINGS["endpoints"]["mvi"])
+    row = table.iloc[0]
+    assert row["Aldbrook"] == "0.60 (0.50 to 0.75)" and row["Mean of centers"] == "0.65 (0.55 to 0.74)"
+    assert row["Prediction interval"] == "0.41 to 0.83" and row["Centers"] == "3"
+    assert "refused: 0 centers with an estimate" in page.text
+
+
+def sized(cards, external_events, endpoint="mvi"):
+    settings = made.SETTINGS["endpoints"][endpoint]
+    metric = {"mvi": "auc", "os": "harrell_c", "mrecist": "macro_auc"}[endpoint]
+    lead = {"endpoint": endpoint, "model": "clinical", "center": "pooled", "harmonization": "none", "metric": metric}
+    metrics = pd.DataFrame(
+        [
+            lead | {"evaluation": "cross-validated", "estimate": 0.77, "n": 400, "events": 172},
+            lead | {"evaluation": "external", "estimate": 0.7, "n": 300, "events": external_events},
+        ]
+    )
+    patients = pd.DataFrame({"os_months": [10.0, 30.0]})
+    return internal.sample_size(cards, metrics, patients, endpoint, settings)
+
+
+def test_sample_size_says_what_was_needed_and_warns_plainly():
+    """Development: the shrinkage criterion by hand, Riley et al. 2020, equation 1, with 15 % of the largest R2."""
+    card = {"endpoint": "mvi", "model": "clinical", "n": 400, "events": 172, "candidates": 10}
+    table, said = sized([card], 60)
+    row = table.iloc[0]
+    needed = int(row["Needed for development"].split()[0])
+    r2 = 0.15 * (1 - (0.43**0.43 * 0.57**0.57) ** 2)
+    assert needed == int(np.ceil(10 / (-0.1 * np.log(1 - r2 / 0.9))))
+    assert row["Patients (events)"] == "400 (172)" and row["Events per parameter"] == "17"
+    assert row["External patients (events)"] == "300 (60)"
+    assert row["Needed for external evaluation"].startswith("100 events; ")
+    assert len(said) == 2 and "1 of 1 models (clinical)" in said[0] and "60 events, fewer than 100" in said[1]
+    assert sized([card | {"n": 40000, "events": 17200}], 160)[1] == []
+
+
+def test_sample_size_of_other_outcomes_says_what_is_not_known():
+    card = {"endpoint": "mrecist", "model": "clinical", "n": 400, "events": 40, "candidates": 10}
+    table, said = sized([card], np.nan, "mrecist")
+    assert "refused" in table["Needed for development"].iloc[0] and "Pate" in table["Needed for development"].iloc[0]
+    assert table["Needed for external evaluation"].iloc[0] == "100 of each class" and said == []
+    table, _ = sized([card | {"endpoint": "os", "events": 150}], 120, "os")
+    assert table["Needed for external evaluation"].iloc[0] == "100 events"
+
+
+def test_the_sample_size_warning_stands_in_the_report(page):
+    assert "Too small." in page.text and "Riley's criteria ask for" in page.text
 
 
 def test_the_warning_and_the_number_of_models_tried_stand_in_the_report(page):
@@ -213,14 +289,77 @@ def test_table_1_of_the_report_holds_no_outcome(page):
 
 def test_harmonized_external_results_stand_beside_the_primary_ones(results):
     metrics = read_table(results / "validation/os/forest/metrics.tsv")
-    assert content.side_by_side(metrics, "os", made.SETTINGS["endpoints"]["os"]).empty  # of different patients
-    metrics["n"] = 46
     table = content.side_by_side(metrics, "os", made.SETTINGS["endpoints"]["os"])
     kinds = ["none (primary)", "center-calibrated (secondary)"]
-    assert table["Harmonization of the center"].tolist() == kinds
-    assert table["n"].tolist() == ["46", "46"] and {"O/E at 24 months", "calibration slope"} <= set(table.columns)
+    assert table["Center"].tolist() == ["Dunmoor", "Dunmoor", "Eastlyn", "Eastlyn", "pooled", "pooled"]
+    assert table["Harmonization of the center"].tolist() == kinds * 3
+    values = ["Harrell's C", "O/E at 12 months", "O/E at 24 months", "ICI at 24 months", "calibration slope"]
+    assert table.columns[5:].tolist() == values
+    here = (metrics["center"] == "Dunmoor") & (metrics["metric"] == "oe") & (metrics["horizon"] == 12)
+    for row, harmonization in enumerate(("none", "center-calibrated")):
+        found = metrics[here & (metrics["harmonization"] == harmonization)].iloc[0]
+        expected = f"{found['estimate']:.2f} ({found['lower']:.2f} to {found['upper']:.2f})"
+        assert table.loc[row, "O/E at 12 months"] == expected
+        assert table.loc[row, "n"] == f"{found['n']:.0f}"
+    assert (table.loc[3, values] == "too few patients").all()  # Eastlyn
+    assert (table.loc[5, values] == "other patients").all()  # pooled: of Dunmoor alone
+    metrics.loc[metrics["center"] == "pooled", "n"] = 46
+    assert "other patients" not in set(content.side_by_side(metrics, "os", made.SETTINGS["endpoints"]["os"])[values[0]])
     primary_only = metrics[metrics["harmonization"] == "none"]
     assert content.side_by_side(primary_only, "os", made.SETTINGS["endpoints"]["os"]).empty
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "columns"), [("mvi", ["AUC", "O/E", "ICI", "calibration slope"]), ("mrecist", [])]
+)
+def test_every_type_of_endpoint_is_compared_with_and_without_harmonization(results, endpoint, columns):
+    metrics = read_table(results / f"validation/{endpoint}/radiomics/metrics.tsv")
+    table = content.side_by_side(metrics, endpoint, made.SETTINGS["endpoints"][endpoint])
+    assert len(table) == 6 and table.columns[5:].tolist() == (columns or ["macro-averaged AUC"])
+
+
+def test_a_model_without_combat_is_not_compared(results):
+    metrics = read_table(results / "validation/os/forest/metrics.tsv")
+    plain = metrics[metrics["harmonization"] == "none"].assign(model="clinical")
+    both = pd.concat([plain, metrics])
+    table = content.side_by_side(both, "os", made.SETTINGS["endpoints"]["os"])
+    assert set(table["Model"]) == {"forest"}
+
+
+def test_shifts_and_scales_of_every_center_are_summarized(page):
+    effects = pd.DataFrame({"feature": [f"f{k}" for k in range(101)] * 2, "center": ["A"] * 101 + ["B"] * 101})
+    effects["shift"] = np.r_[np.linspace(0, 1, 101), np.linspace(-3, 1, 101)]
+    effects["scale"] = np.r_[np.linspace(1, 2, 101), np.ones(101)]
+    first, second = content.shifts(effects).to_dict("records")
+    shift, scale = "Shift (SD within centers)", "Scale (ratio of SDs)"
+    assert (first["Features"], first[shift], first[scale]) == ("101", "0.50 [0.05, 0.95]", "1.50 [1.05, 1.95]")
+    assert (second["Center"], second[scale], second["Largest shift"]) == ("B", "left as it is", "-3.00 (f0)")
+    assert "Largest shift" in page.text and "Features were not harmonized" not in page.text
+    assert "External centers without and with harmonization" in page.text
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [("none", "Features were not harmonized between centers"), ("combat", "there was nothing to harmonize")],
+)
+def test_a_study_without_harmonization_says_so_instead_of_showing_it(results, tmp_path, method, sentence):
+    settings = copy.deepcopy(made.SETTINGS)
+    settings["harmonize"]["method"] = method
+    inputs = made.report_inputs(results)
+    write_table(read_table(inputs["shifts"]).iloc[:0], tmp_path / "shifts.tsv")
+    told = read_table(inputs["centers"])
+    write_table(told[told["features"] == "raw"], tmp_path / "centers.tsv")
+    metrics = []
+    for path in inputs["metrics"]:
+        metrics.append(str(tmp_path / Path(path).relative_to(results)))
+        table = read_table(path)
+        write_table(table[table["harmonization"] == "none"], metrics[-1])
+    other = {"shifts": str(tmp_path / "shifts.tsv"), "centers": str(tmp_path / "centers.tsv"), "metrics": metrics}
+    shown = Page(write(results, tmp_path, settings, **other))
+    assert sentence in shown.text and "shifts" not in shown.ids and "harmonization" in shown.ids
+    assert "Largest shift" not in shown.text
+    assert "External centers were evaluated without harmonization only" in shown.text
+    assert ("shifts" in catalog.absent_figures(settings)) == (method == "none")
 
 
 def test_refused_metrics_say_why(page):

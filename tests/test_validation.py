@@ -12,11 +12,12 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from hccstudy.errors import StudyError
+from hccstudy.evaluation import LEAD, TABLES, compare, evaluate
 from hccstudy.metrics.resampling import once
-from hccstudy.metrics.sets import add_risk_groups
+from hccstudy.metrics.sets import Scored, add_risk_groups
 from hccstudy.metrics.sheet import Sheet
 from hccstudy.tables import read_table, write_table
-from hccstudy.validation import LEAD, TABLES, evaluate, validate
+from hccstudy.validation import validate
 
 Settings = dict[str, Any]
 COMMON: Settings = {
@@ -27,6 +28,8 @@ COMMON: Settings = {
     "thresholds": [0.1, 0.3, 0.5],
     "groups": 4,
     "minimum_events": 5,
+    "smoother": "cox",
+    "competing": None,
 }
 SETTINGS: dict[str, Settings] = {
     "survival": COMMON
@@ -255,7 +258,8 @@ def test_logrank_of_random_groups_keeps_its_level() -> None:
         scores, truth = cohort("survival", {"A": 60}, seed)
         random = np.random.default_rng(seed).permutation(scores["group"].to_numpy())
         sheet = Sheet(once(60), 60, int(truth["death"].sum()))
-        add_risk_groups(sheet, truth["os_months"].to_numpy(), truth["death"].to_numpy(), random, external=True)
+        data = Scored(truth["death"].to_numpy(), truth["os_months"].to_numpy())
+        add_risk_groups(sheet, data, random, external=True)
         rejected += sheet.tables["metrics"][0]["estimate"] < 0.05
     assert 0.02 <= rejected / 200 <= 0.08
 

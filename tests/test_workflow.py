@@ -61,7 +61,10 @@ def test_every_rule_has_a_log_and_one_bridge(rules):
 
 def test_external_outcomes_are_read_by_the_validation_alone(rules):
     path = "results/cohort/external_outcomes.tsv"
-    assert [rule.name for rule in rules.values() if path in map(str, rule.input)] == ["validate_model"]
+    assert [rule.name for rule in rules.values() if path in map(str, rule.input)] == [
+        "validate_model",
+        "compare_models",
+    ]
     assert [rule.name for rule in rules.values() if path in map(str, rule.output)] == ["split_cohort"]
 
 

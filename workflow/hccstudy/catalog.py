@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hccstudy.errors import StudyError
 
-STUDY = ["flow", "acquisition", "stability", "harmonization"]
+STUDY = ["flow", "acquisition", "stability", "harmonization", "shifts"]
 KINDS = {
     "survival": ["discrimination", "time_dependent_auc", "calibration", "decision", "coefficients"],
     "binary": ["discrimination", "roc", "calibration", "decision", "coefficients"],
@@ -21,16 +21,26 @@ def models_of(endpoint: str, models: Mapping[str, Mapping[str, Any]]) -> list[st
     return [name for name, definition in models.items() if endpoint in definition["endpoints"]]
 
 
+def absent_figures(settings: Mapping[str, Any]) -> list[str]:
+    """Figures of STUDY that a study has nothing for: no harmonization, no images, with a feature table perhaps no repeats."""
+    unharmonized = ["shifts"] if settings["harmonize"]["method"] == "none" else []
+    if not settings["features"].get("table"):
+        return unharmonized
+    return ["acquisition", *(["stability"] if settings["stability"]["method"] == "none" else []), *unharmonized]
+
+
 def figure_names(
-    endpoints: Mapping[str, Mapping[str, Any]], models: Mapping[str, Mapping[str, Any]]
+    endpoints: Mapping[str, Mapping[str, Any]],
+    models: Mapping[str, Mapping[str, Any]],
+    absent: Collection[str] = (),
 ) -> dict[str, list[str]]:
     """Every figure that is written: {"study": [...], endpoint: [...]}.
 
-    `endpoints` is the config's (each has a "type"), `models` too (each lists its "endpoints"). A figure NAME
-    is the files NAME.pdf, NAME.svg and NAME.png. Per endpoint: `<endpoint>_<kind>` for KINDS of its type and
-    `<endpoint>_<kind>_<model>` for KINDS_BY_MODEL.
+    `endpoints` is the config's (each has a "type"), `models` too (each lists its "endpoints"); `absent` are names of
+    STUDY to leave out (see `absent_figures`). A figure NAME is the files NAME.pdf, NAME.svg and NAME.png. Per endpoint:
+    `<endpoint>_<kind>` for KINDS of its type and `<endpoint>_<kind>_<model>` for KINDS_BY_MODEL.
     """
-    names = {"study": list(STUDY)}
+    names = {"study": [name for name in STUDY if name not in absent]}
     for endpoint, definition in endpoints.items():
         kind = definition["type"]
         if kind not in KINDS:

@@ -73,6 +73,69 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     features.add_argument("--names", choices=("ibsi", "pyradiomics"), default="ibsi", help="names of the features")
     features.set_defaults(command=features_command)
+
+    harmonize = commands.add_parser(
+        "harmonize",
+        help="remove differences between centers from a table of features (ComBat)",
+        description="ComBat on a table with a row per patient. All columns that are not named here are features. "
+        "Never name an outcome, or what was derived from one, as a covariate: it would leak into every feature, and "
+        "this command cannot know. For models use a study: there ComBat is fitted inside every resampling fold.",
+    )
+    harmonize.add_argument("table", metavar="FEATURES", help="table (.tsv, .csv, .xlsx or .parquet)")
+    harmonize.add_argument("--patient", required=True, metavar="COL", help="column of the patients")
+    harmonize.add_argument("--batch", required=True, metavar="COL", help="column of the centers (or scanners)")
+    harmonize.add_argument("--out", required=True, metavar="DIR", help="folder of harmonized.tsv and parameters.json")
+    harmonize.add_argument("--reference", metavar="CENTER", help="center that stays as it is (default: a common mean)")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    harmonize.add_argument("--covariates", metavar="COL", help="columns whose effect is preserved", **several)
+    harmonize.add_argument("--mean-only", action="store_true", help="shifts alone, no scales (sva's mean.only)")
+    harmonize.add_argument("--non-parametric", action="store_true", help="empirical priors (sva's par.prior=FALSE)")
+    harmonize.add_argument(
+        "--fit-on",
+        metavar="COL=VALUE",
+        help="estimate on these rows only, transform all (values of one column: or; columns: and)",
+        **several,
+    )
+    harmonize.add_argument("--apply", metavar="FILE", help="parameters.json of an earlier run, used as it is")
+    harmonize.add_argument(
+        "--add-batch", metavar="CENTER", help="new centers, brought to the frozen fit from their own rows", **several
+    )
+    harmonize.set_defaults(command=harmonize_command)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="evaluate predictions of any origin: discrimination, calibration, net benefit, comparisons",
+        description="One row a patient. Writes metrics.tsv, calibration_curve.tsv, net_benefit.tsv, comparisons.tsv and "
+        "figures. Predictions must be of patients whom the models have not seen; say --apparent where they are not.",
+    )
+    evaluate.add_argument("table", help="table (.tsv, .csv or .xlsx)")
+    evaluate.add_argument("--outcome", required=True, choices=("binary", "multiclass", "survival"))
+    evaluate.add_argument("--event", metavar="COL", help="1 = event, 0 = none or censored")
+    evaluate.add_argument("--time", metavar="COL", help="survival: follow-up time")
+    evaluate.add_argument("--class", metavar="COL", dest="category", help="multiclass: observed class")
+    risk = "predicted probability of the event, one option a model (survival: by the horizon; COL@H where several)"
+    evaluate.add_argument("--risk", metavar="COL", help=risk, **several)
+    evaluate.add_argument("--risk-prefix", metavar="P", help="multiclass: probabilities in columns P<class>", **several)
+    evaluate.add_argument(
+        "--lp", metavar="COL", help="linear predictor, which ranking metrics use; alone: a score", **several
+    )
+    evaluate.add_argument("--horizon", metavar="H", type=float, help="survival: time of the risks", **several)
+    curves = "survival: predicted survival, patients x times (column names), for the integrated Brier score"
+    evaluate.add_argument("--survival-curves", metavar="FILE", help=curves, **several)
+    evaluate.add_argument("--competing", metavar="CODE", type=float, help="value of --event for a competing event")
+    evaluate.add_argument("--smoother", choices=("cox", "pseudo"), default="cox", help="calibration curve of survival")
+    evaluate.add_argument("--center", metavar="COL", help="also evaluate every center")
+    evaluate.add_argument("--patient", metavar="COL", help="rows of one patient are resampled together")
+    evaluate.add_argument(
+        "--thresholds", metavar="P", type=float, nargs="+", help="risk thresholds (default: 0.01 to 0.99)"
+    )
+    evaluate.add_argument(
+        "--bootstrap", metavar="N", type=int, default=500, help="resamples of patients (default: 500)"
+    )
+    evaluate.add_argument("--seed", metavar="S", type=int, default=1, help="seed of the resamples (default: 1)")
+    evaluate.add_argument("--apparent", action="store_true", help="these patients trained the models: no comparisons")
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    evaluate.set_defaults(command=evaluate_command)
     return parser
 
 
@@ -128,12 +191,13 @@ def check_command(options: argparse.Namespace) -> None:
     started = time.monotonic()
     config, _ = _study_config(options)
     wrong, notes = [], []
-    outer = max([ring[1] for ring in config["regions"]["rings"].values()], default=0)
-    for path in dict.fromkeys(rules["parameters"] for rules in config["series"].values()):
-        try:
-            check_parameters(path, outer, config["preprocess"]["margin_mm"])
-        except StudyError as error:
-            wrong.append(str(error))
+    if not config["features"]["table"]:
+        outer = max([ring[1] for ring in config["regions"]["rings"].values()], default=0)
+        for path in dict.fromkeys(rules["parameters"] for rules in config["series"].values()):
+            try:
+                check_parameters(path, outer, config["preprocess"]["margin_mm"])
+            except StudyError as error:
+                wrong.append(str(error))
     try:
         notes = check_study(config)
     except StudyError as error:
@@ -142,10 +206,10 @@ def check_command(options: argparse.Namespace) -> None:
         raise StudyError("\n".join(wrong))
     for note in notes:
         print(f"note: {note}")
-    patients = len(read_text_table(config["cohort"]["patients"]))
-    images = len(read_text_table(config["cohort"]["images"]))
-    seconds = time.monotonic() - started
-    print(f"no problem found: {patients} patients, {images} rows of images ({seconds:.1f} s)")
+    found = f"{len(read_text_table(config['cohort']['patients']))} patients"
+    if config["cohort"]["images"]:
+        found += f", {len(read_text_table(config['cohort']['images']))} rows of images"
+    print(f"no problem found: {found} ({time.monotonic() - started:.1f} s)")
 
 
 def run_study(options: argparse.Namespace) -> None:
@@ -206,3 +270,35 @@ def features_command(options: argparse.Namespace) -> int:
     lost = f"; {len(failed)} rows without features, see column error" if failed else ""
     print(f"written: {options.out}{lost}")
     return 1 if failed else 0
+
+
+def harmonize_command(options: argparse.Namespace) -> None:
+    from hccstudy.harmonization import harmonize_table
+
+    notes = harmonize_table(
+        options.table,
+        out=options.out,
+        patient=options.patient,
+        batch=options.batch,
+        covariates=options.covariates,
+        reference=options.reference,
+        mean_only=options.mean_only,
+        parametric=not options.non_parametric,
+        fit_on=options.fit_on,
+        apply=options.apply,
+        add_batch=options.add_batch,
+    )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"written: {options.out}/harmonized.tsv and parameters.json")
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    from dataclasses import fields
+
+    from hccstudy.predictions import Request, evaluate_table
+
+    request = Request(**{field.name: getattr(options, field.name) for field in fields(Request)})
+    for note in evaluate_table(request):
+        print(f"note: {note}", file=sys.stderr)
+    print(f"written: {options.out}")

@@ -18,8 +18,9 @@ import pandas as pd
 
 from hccstudy import ledger as ledgers
 from hccstudy.agreement import MINIMUM_REPEATED
-from hccstudy.config import Config, minimum_training, outcome_columns, schema
+from hccstudy.config import Config, landmark_days, minimum_training, outcome_columns, schema
 from hccstudy.errors import Problems, StudyError
+from hccstudy.feature_table import FeatureTable, read_features, read_repeats
 from hccstudy.tables import digest, read_text_table, write_table
 
 IMAGE_COLUMNS = [
@@ -85,19 +86,25 @@ def stamp(path: str) -> str:
 
 
 def read_cohort(config: Config) -> Cohort:
-    """Read and check both tables in seconds, without opening an image.
+    """Read and check both tables in seconds, without opening an image or a feature table.
 
     Raises StudyError with every problem in them at once.
     """
     problems = Problems()
     notes: list[str] = []
     patients = _read_patients(config, problems)
-    images = _read_images(config, patients, problems, notes)
+    for key in ("table", "repeats"):
+        path = config["features"][key]
+        if path and not Path(path).is_file():
+            problems.add(path, "no such file", f"the table of features.{key}")
+    images = pd.DataFrame(columns=["patient", *IMAGE_COLUMNS])
+    if config["cohort"]["images"]:
+        images = _read_images(config, patients, problems, notes)
     if not len(problems):
         _check_centers(config, patients, problems, notes)
         _check_predictors(config, patients, problems)
         without = sorted(set(patients["patient"]) - set(images["patient"]))
-        if without:
+        if without and config["cohort"]["images"]:
             notes.append(f"{len(without)} patients have no row in {config['cohort']['images']}: {_some(without)}")
     problems.raise_if_any()
     return Cohort(patients, images, notes)
@@ -145,8 +152,10 @@ def _check_repeats(patients: pd.DataFrame, images: pd.DataFrame, config: Config,
     if rules["method"] == "none":
         return
     repeated = set(perturbed_patients(patients, config))
-    if rules["method"] == "readers":
-        inside = patients.loc[patients["center"].isin(config["cohort"]["centers"]["development"]), "patient"]
+    inside = patients.loc[patients["center"].isin(config["cohort"]["centers"]["development"]), "patient"]
+    if config["features"]["repeats"]:
+        repeated = set(read_text_table(config["features"]["repeats"]).get("patient", [])) & set(inside)
+    elif rules["method"] == "readers":
         known = [(rules["timepoint"], name) for name, rules in config["series"].items()]
         used = images[[key in known for key in zip(images["timepoint"], images["series"], strict=True)]]
         readers = used.groupby(["patient", "timepoint", "series"])["reader"].nunique().groupby("patient").max()
@@ -159,6 +168,11 @@ def _check_repeats(patients: pd.DataFrame, images: pd.DataFrame, config: Config,
             problems.add(
                 "configuration", found, f"at least {needed}, so that every inner fold trains on {MINIMUM_REPEATED}"
             )
+            return
+        if config["features"]["repeats"]:
+            found = f"measurements of {len(repeated)} development patients"
+            expected = f"at least {needed}, so that every inner fold trains on {MINIMUM_REPEATED}"
+            problems.add(config["features"]["repeats"], found, f"{expected}, or stability: {{method: none}}")
             return
         found = f"{len(repeated)} development patients with masks of two readers (stability.method: readers)"
         expected = f"at least {needed}, so that every inner fold trains on {MINIMUM_REPEATED}"
@@ -177,7 +191,8 @@ def _read_patients(config: Config, problems: Problems) -> pd.DataFrame:
         "patient",
         center_column,
         *config["cohort"]["columns"],
-        *(c for _, c in outcome_columns(config)),
+        *(rules["date"] for rules in config["cohort"]["columns"].values() if "date" in rules),
+        *(column for rules in config["endpoints"].values() for column in _outcome_rules(rules)),
     ]
     for column in dict.fromkeys(wanted):
         if column not in raw.columns:
@@ -204,13 +219,47 @@ def _read_patients(config: Config, problems: Problems) -> pd.DataFrame:
         for column, kind in _outcome_rules(rules).items():
             typed[column] = _typed(raw[column], kind, file, who, problems)
         if rules["type"] == "survival":
-            _check_survival_pair(raw, rules, file, who, problems)
+            _check_survival_pair(raw, rules["source"], file, who, problems)
+            _start_at_landmark(typed, rules)
+    _check_dates(raw, config, who, problems)
     return typed
+
+
+def _start_at_landmark(typed: pd.DataFrame, rules: dict[str, Any]) -> None:
+    """The outcome after the landmark in columns of its own; missing for whoever is not followed beyond it."""
+    if rules["landmark"]:
+        time, event = (typed[rules["source"][key]] for key in ("time", "event"))
+        beyond = time > rules["landmark"]
+        typed[rules["time"]], typed[rules["event"]] = (time - rules["landmark"]).where(beyond), event.where(beyond)
+
+
+def _check_dates(raw: pd.DataFrame, config: Config, who: dict[Any, str], problems: Problems) -> None:
+    """A predictor that was measured after follow-up of a survival endpoint starts would leak survival itself."""
+    file = config["cohort"]["patients"]
+    starts = {name: landmark_days(rules) for name, rules in config["endpoints"].items() if rules["type"] == "survival"}
+    for predictor in config["predictors"]["clinical"]:
+        column = config["cohort"]["columns"][predictor].get("date")
+        for row, text in raw[column].items() if column and starts else ():
+            if not raw.loc[row, predictor]:
+                continue
+            index = raw.loc[row, "index_date"]
+            place: dict[str, Any] = {"row": row, "who": who[row], "column": str(column)}
+            if not (_is_date(text) and _is_date(index)):
+                found = f"{text!r} (index_date {index!r})"
+                problems.add(file, found, f"dates YYYY-MM-DD of index and of {predictor}", **place)
+                continue
+            days = (date.fromisoformat(text) - date.fromisoformat(index)).days
+            late = [name for name, start in starts.items() if days > start]
+            if late:
+                found = f"{text}, {days} days after the index date"
+                expected = f"{predictor} measured by then, or a landmark that late in endpoint {late[0]}"
+                problems.add(file, found, expected, **place)
 
 
 def _outcome_rules(rules: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if rules["type"] == "survival":
-        return {rules["time"]: {"type": "time"}, rules["event"]: {"type": "event"}}
+        source = rules["source"]
+        return {source["time"]: {"type": "time"}, source["event"]: {"type": "event", "competing": rules["competing"]}}
     if rules["type"] == "binary":
         return {rules["column"]: {"type": "event"}}
     return {rules["column"]: {"type": "category", "levels": rules["levels"]}}
@@ -243,8 +292,9 @@ def _cell(text: str, rules: dict[str, Any]) -> tuple[Any, str]:
         return math.nan, f"a number{hint}"
     if not math.isfinite(number):
         return math.nan, "a finite number"
-    if rules["type"] == "event" and number not in (0, 1):
-        return math.nan, "0 (no event) or 1 (event)"
+    competing = rules.get("competing")
+    if rules["type"] == "event" and number not in (0, 1, competing):
+        return math.nan, f"0 (no event) or 1 (event){f' or {competing} (competing event)' if competing else ''}"
     if rules["type"] == "time" and number <= 0:
         return math.nan, "> 0"
     low, high = rules.get("range", (-math.inf, math.inf))
@@ -434,6 +484,92 @@ def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
     return problems, notes
 
 
+def check_features(cohort: Cohort, config: Config) -> FeatureTable:
+    """The feature table, after it and its repeats are checked against the cohort; StudyError with all problems.
+
+    Beside what `feature_table.read_features` refuses: a feature with the name of a column of the patients table, or with
+    an outcome as its values, and two patients with the same values.
+    """
+    file, repeats = config["features"]["table"], config["features"]["repeats"]
+    known = {name.casefold(): name for name in read_text_table(config["cohort"]["patients"]).columns}
+    problems = Problems()
+    found = read_features(file, cohort.patients)
+    for name in found.values.columns:
+        if name.casefold() in known:
+            what = f"a feature {name!r}, which is the column {known[name.casefold()]} of {config['cohort']['patients']}"
+            problems.add(file, what, "features only, under names of their own")
+    _check_leaks(found.values, cohort.patients, config, problems)
+    alike = found.values[(found.values.nunique(axis="columns") >= 5) & found.values.duplicated(keep=False)]
+    for _, same in alike.groupby(pd.util.hash_pandas_object(alike, index=False)):
+        problems.add(file, f"the same values for {_some(list(same.index))}", "values of its own for every patient")
+    problems.raise_if_any()
+    if repeats:
+        read_repeats(repeats, found.values, cohort.patients)
+    return found
+
+
+def _check_remaining(cohort: Cohort, found: FeatureTable, config: Config) -> list[str]:
+    """The checks of the cohort again, on the patients who have features."""
+    patients = cohort.patients[cohort.patients["patient"].isin(found.values.index)]
+    problems = Problems()
+    notes: list[str] = []
+    try:
+        _check_centers(config, patients, problems, notes)
+        problems.raise_if_any()
+        check_design(Cohort(patients, cohort.images, []), config)
+    except StudyError as error:
+        raise StudyError(
+            f"{config['features']['table']}: of the {len(patients)} patients with features: {error}"
+        ) from None
+    return [note for note in notes if note not in cohort.notes]
+
+
+def _feature_notes(found: FeatureTable, config: Config) -> list[str]:
+    file, values = config["features"]["table"], found.values
+    notes = [f"{file}: {len(values)} patients with {values.shape[1]} features"]
+    absent = sorted(patient for patient, error in found.lost.items() if error.excluded)
+    if absent:
+        notes.append(f"{len(absent)} patients have no row in {file}: {_some(absent)}")
+    for patient, error in found.lost.items():
+        if not error.excluded:
+            notes.append(f"{error.detail} ({patient}); this patient will fail and the study goes on")
+    empty = values.isna()
+    if empty.any(axis=None):
+        count, patients = int(empty.sum().sum()), int(empty.any(axis="columns").sum())
+        notes.append(f"{file}: {count} empty cells in {patients} patients; models fill them with training medians")
+    if config["stability"]["method"] == "none":
+        notes.append(
+            "stability of features is not assessed (that needs features.repeats, and stability.method: readers)"
+        )
+    return notes
+
+
+def _check_leaks(features: pd.DataFrame, patients: pd.DataFrame, config: Config, problems: Problems) -> None:
+    """No feature is an outcome under another name."""
+    values, of = features.to_numpy(), patients.set_index("patient").loc[features.index]
+    for endpoint, column in outcome_columns(config):
+        outcome = _codes(of[column]).to_numpy(dtype=float)
+        for place, name in enumerate(features.columns):
+            both = np.isfinite(values[:, place]) & np.isfinite(outcome)
+            if _is_outcome(values[both, place], outcome[both], tries=values.shape[1]):
+                found = (
+                    f"feature {name} tells {column} of endpoint {endpoint} without a mistake in {both.sum()} patients"
+                )
+                problems.add(config["features"]["table"], found, "a feature, not the outcome itself")
+
+
+def _is_outcome(feature: np.ndarray, outcome: np.ndarray, tries: int) -> bool:
+    """A feature that orders patients just as the outcome does, and not because one of `tries` features may by chance."""
+    if len(outcome) < 20 or np.ptp(feature) == 0 or not _mirrors(feature, outcome):
+        return False
+    levels, counts = np.unique(outcome, return_counts=True)
+    if len(levels) > 10 or len(np.unique(feature)) == len(levels):
+        return True
+    # of all ways to deal the outcome out to the ordered patients, those in which every level is in one piece
+    chance = math.lgamma(len(levels) + 1) + sum(map(math.lgamma, counts + 1)) - math.lgamma(len(outcome) + 1)
+    return math.log(tries) + chance < math.log(0.001)
+
+
 def _content(path: Path) -> str:
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
     total = hashlib.sha256()
@@ -457,8 +593,11 @@ def split_cohort(
     for the validation alone. `outcomes` lists who has which endpoint. `settings` is the whole configuration; `tables`
     are the files whose change makes the rule run again."""
     cohort = read_cohort(settings)
-    problems, _ = check_files(cohort, settings)
-    problems.raise_if_any()
+    if settings["features"]["table"]:
+        check_features(cohort, settings)
+    else:
+        problems, _ = check_files(cohort, settings)
+        problems.raise_if_any()
     patients = cohort.patients.sort_values("patient")
     columns = list(dict.fromkeys(column for _, column in outcome_columns(settings)))
     clinical = ["patient", "center", *settings["cohort"]["columns"]]
@@ -470,6 +609,9 @@ def split_cohort(
     for endpoint, rules in settings["endpoints"].items():
         column = rules["time"] if rules["type"] == "survival" else rules["column"]
         known[endpoint] = patients[column].notna().map({True: "known", False: "missing"})
+        if rules["type"] == "survival":
+            early = patients[column].isna() & patients[rules["source"]["time"]].notna()
+            known[endpoint] = known[endpoint].mask(early, "before the landmark")
     write_table(pd.DataFrame({"patient": patients["patient"], "center": patients["center"]} | known), outcomes)
     lines = [ledgers.entry(row.patient, row.center, "cohort") for row in patients.itertuples()]
     ledgers.write_ledger(lines, ledger)
@@ -480,10 +622,13 @@ def check_study(config: Config) -> list[str]:
     cohort = read_cohort(config)
     check_design(cohort, config)
     table = config["cohort"]["images"]
-    if not len(cohort.images):
+    if table and not len(cohort.images):
         raise StudyError(f"{table}: no row; expected one row a series and reader")
     notes: list[str] = []
-    if not config["cohort"]["simulation"]:  # the workflow draws those images itself
+    if not table:
+        features = check_features(cohort, config)
+        notes = _feature_notes(features, config) + _check_remaining(cohort, features, config)
+    elif not config["cohort"]["simulation"]:  # the workflow draws those images itself
         problems, notes = check_files(cohort, config)
         problems.raise_if_any()
         if not any(Path(path).exists() for path in cohort.images["image"]):

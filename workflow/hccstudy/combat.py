@@ -39,6 +39,20 @@ CONSTANT = 1e-12
 # Belsley, Kuh & Welsch 1980. An uncentered covariate would add the constant's collinearity to it, so
 # covariates are centered.
 CONDITION = 30
+# What to_parameters writes, of a fit and of each of its batches.
+PARAMETERS = (
+    "options",
+    "features",
+    "untouched",
+    "covariates",
+    "mean",
+    "sd",
+    "beta",
+    "target_mean",
+    "target_sd",
+    "batches",
+)
+BATCH = ("n", "mean_only", "added", "shift", "scale")
 
 
 class ComBat(TransformerMixin, BaseEstimator):
@@ -77,11 +91,17 @@ class ComBat(TransformerMixin, BaseEstimator):
         _check_confounding(index, design, self.covariates_)
 
         target = None if self.reference is None else int(np.flatnonzero(levels == self.reference)[0])
-        beta, mean, variance = _least_squares(values, index, design, target)
+        with np.errstate(over="ignore", invalid="ignore"):
+            beta, mean, variance = _least_squares(values, index, design, target)
+        if not (finite := np.isfinite(variance)).all():
+            raise StudyError(
+                f"ComBat: feature {self.features_[int(finite.argmin())]} is too large to be squared; "
+                "expected values below 1e150"
+            )
         # A feature that is constant within a batch has no scale there, one that covariates explain no SD.
         adjusted = variance > (CONSTANT * np.abs(values).max(axis=0)) ** 2
         for number in range(len(levels)):
-            adjusted &= _varies(values[index == number])
+            adjusted &= varies(values[index == number])
         # Neutral numbers for untouched features: one formula serves all, (x - 0) / 1 * 1 + 0 is x exactly.
         self.mean_ = np.where(adjusted, mean, 0.0)
         self.sd_ = np.where(adjusted, np.sqrt(variance), 1.0)
@@ -136,7 +156,7 @@ class ComBat(TransformerMixin, BaseEstimator):
         if len(values) < 2:
             raise StudyError(f"ComBat: center {name} has {len(values)} patients; expected at least 2")
         plain = values - _effect(_encode(X, covariates, self.covariates_), self.beta_)
-        adjusted = ~np.isin(self.features_, self.untouched_) & _varies(values)
+        adjusted = ~np.isin(self.features_, self.untouched_) & varies(values)
         model = copy.deepcopy(self)
         z = (plain - self.target_mean_) / self.target_sd_
         model.batches_[name] = self._estimate(name, z, adjusted, mean_only) | {"added": True}
@@ -151,6 +171,8 @@ class ComBat(TransformerMixin, BaseEstimator):
 
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any]) -> Self:
+        """The fit that to_parameters described. StudyError: a missing part, a wrong length, a number that is none."""
+        _check_parameters(parameters)
         model = cls(**parameters["options"])
         for name in ("features", "untouched", "covariates"):
             setattr(model, f"{name}_", list(parameters[name]))
@@ -198,7 +220,9 @@ class ComBat(TransformerMixin, BaseEstimator):
             added = batch["added"]
             mean, sd = (self.target_mean_, self.target_sd_) if added else (self.mean_, self.sd_)
             z = (values[rows] - offset[rows] - mean) / sd
-            result[rows] = (z - batch["shift"]) / batch["scale"] * sd + mean + offset[rows]
+            moved = (batch["shift"] != 0) | (batch["scale"] != 1)  # others stay exactly, without rounding
+            there = (z - batch["shift"]) / batch["scale"] * sd + mean + offset[rows]
+            result[rows] = np.where(moved, there, values[rows])
         return result
 
 
@@ -371,7 +395,8 @@ def _batch_names(X: pd.DataFrame, batch: pd.Series) -> NDArray[np.str_]:
     return batch.astype(str).to_numpy(dtype=str)
 
 
-def _varies(values: Array) -> NDArray[np.bool_]:
+def varies(values: Array) -> NDArray[np.bool_]:
+    """Which columns hold more than one number, rounding apart."""
     return np.ptp(values, axis=0) > CONSTANT * np.abs(values).max(axis=0)
 
 
@@ -390,7 +415,7 @@ def _describe_covariates(X: pd.DataFrame, covariates: pd.DataFrame | None) -> li
         numeric = pd.api.types.is_numeric_dtype(column.dtype)
         levels = [] if numeric else sorted(column.dropna().astype(str).unique())
         described.append({"name": str(name), "levels": levels, "center": [0.0] * max(len(levels) - 1, 1)})
-        if len(levels) == 1 or not _varies(columns := _encode(X, column.to_frame(), described[-1:])).all():
+        if len(levels) == 1 or not varies(columns := _encode(X, column.to_frame(), described[-1:])).all():
             raise StudyError(f"ComBat: covariate {name} is constant; expected one that varies")
         described[-1]["center"] = columns.mean(axis=0).tolist()
     return described
@@ -433,6 +458,32 @@ def _check_confounding(index: NDArray[np.int64], design: Array, described: list[
             f"ComBat: covariates {names} are confounded with the centers or each other (condition number "
             f"{condition:.3g}); expected at most {CONDITION}"
         )
+
+
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Complete, one finite number a feature everywhere, spreads above 0: what a fit writes, and no less."""
+    batches: Mapping[str, Any] = parameters.get("batches") or {}
+    holders: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {"the parameters": (parameters, PARAMETERS)}
+    holders |= {f"center {name}": (batch, BATCH) for name, batch in batches.items()}
+    for name, (holder, expected) in holders.items():
+        if absent := [key for key in expected if key not in holder]:
+            raise StudyError(f"ComBat: no {', '.join(absent)} in {name}; expected {', '.join(expected)}")
+    features = parameters["features"]
+    slopes = sum(len(each["center"]) for each in parameters["covariates"])
+    if len(parameters["beta"]) != slopes:
+        raise StudyError(f"ComBat: beta has {len(parameters['beta'])} rows; expected {slopes}, one a covariate column")
+    arrays = {name: parameters[name] for name in ("mean", "sd", "target_mean", "target_sd")}
+    arrays |= {f"beta {number}": row for number, row in enumerate(parameters["beta"])}
+    arrays |= {f"{part} of center {name}": batches[name][part] for name in batches for part in ("shift", "scale")}
+    for name, numbers in arrays.items():
+        if len(numbers) != len(features):
+            raise StudyError(f"ComBat: {name} has {len(numbers)} numbers; expected {len(features)}, one a feature")
+        positive = name.startswith(("sd", "target_sd", "scale"))
+        for feature, value in zip(features, numbers, strict=True):
+            fine = isinstance(value, int | float) and np.isfinite(value) and (value > 0 or not positive)
+            if not fine:
+                kind = "a number above 0" if positive else "a finite number"
+                raise StudyError(f"ComBat: {name} for feature {feature} is {value}; expected {kind}")
 
 
 def _to_json(value: Any) -> Any:

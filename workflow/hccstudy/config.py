@@ -25,13 +25,19 @@ STUDIES = REPOSITORY / "config" / "studies"
 
 Config = dict[str, Any]
 
+# Sections that only a study with images has.
+IMAGING = ("series", "imports", "preprocess", "regions")
+
 # Features that pass the univariate screen by default (None: all). Penalized models choose among 50.
 SELECT = {"linear": None, "lasso": 50, "elastic_net": 50, "forest": 20, "boosting": 20}
 
 
+DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
+
+
 @cache
 def schema(name: str) -> dict[str, Any]:
-    """A schema of workflow/schemas: "config", "patients" or "images"."""
+    """A schema of workflow/schemas: "config", "patients", "images" or "features"."""
     return dict(yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8")))
 
 
@@ -81,9 +87,71 @@ def load_config(overlay: Mapping[str, Any] | None = None, *, name: str = "config
     for error in Draft202012Validator(schema("config")).iter_errors(config):
         _explain(error, name, problems)
     if not len(problems):
+        if config["features"]["table"]:
+            config = _without_images(config, overlay or {}, name, problems)
+        else:
+            _check_imaging(config, name, problems)
         _check_references(config, name, problems)
     problems.raise_if_any()
     return _with_defaults(config)
+
+
+def _without_images(config: Config, overlay: Mapping[str, Any], name: str, problems: Problems) -> Config:
+    """The configuration of a study that starts from a feature table.
+
+    What the reference file says of images goes; what the study itself says of them is a problem. Without
+    `features.repeats` there is no stability to measure, and the method is none unless the study says otherwise.
+    """
+    stated = [section for section in IMAGING if section in overlay]
+    stated += [f"cohort.{key}" for key in ("images", "simulation") if overlay.get("cohort", {}).get(key)]
+    stated += [f"features.{key}" for key in ("names", "primary_reader") if key in overlay["features"]]
+    for key in stated:
+        problems.add(name, f"{key} together with features.table", "one of them: a study has images or a feature table")
+    config = {section: rules for section, rules in config.items() if section not in IMAGING}
+    config["cohort"] |= {"images": None, "simulation": None}
+    config["features"] = {key: config["features"][key] for key in ("table", "repeats")}
+    repeats = config["features"]["repeats"]
+    method = overlay.get("stability", {}).get("method", "readers" if repeats else "none")
+    if method == "perturbation" or (method == "readers" and not repeats):
+        expected = "readers with features.repeats, or none (there is no mask to perturb)"
+        problems.add(name, f"{method} for a feature table", expected, column="stability.method")
+    config["stability"] |= {"method": method}
+    return config
+
+
+def _check_imaging(config: Config, name: str, problems: Problems) -> None:
+    """What a schema cannot say of images."""
+    if not config["cohort"]["images"]:
+        problems.add(name, "null", "the images table, or features: {table: ...}", column="cohort.images")
+    if config["features"]["repeats"]:
+        problems.add(name, "set without features.table", "both, or null", column="features.repeats")
+    for series, rules in config["series"].items():
+        if rules["modality"] != "CT" and rules.get("window"):
+            problems.add(name, str(rules["window"]), "a window for CT only", column=f"series.{series}.window")
+        if rules["modality"] != "MR" and rules.get("bias_correction"):
+            problems.add(name, "true", "bias correction for MR only", column=f"series.{series}.bias_correction")
+        if rules["modality"] == "PT" and rules.get("normalization", "none") != "none":
+            problems.add(name, rules["normalization"], "none for PT (SUV)", column=f"series.{series}.normalization")
+        if rules.get("normalization") == "nyul" and not rules.get("landmarks"):
+            problems.add(
+                name,
+                "missing",
+                "a landmarks file for normalization: nyul",
+                column=f"series.{series}.landmarks",
+            )
+        if rules["modality"] == "CT" and rules.get("normalization", "none") != "none":
+            problems.add(
+                name,
+                rules["normalization"],
+                "none for CT (Hounsfield units)",
+                column=f"series.{series}.normalization",
+            )
+    for ring, (inner, outer) in config["regions"]["rings"].items():
+        if inner >= outer:
+            problems.add(name, f"[{inner}, {outer}]", "inner < outer", column=f"regions.rings.{ring}")
+        if outer + 10 > config["preprocess"]["margin_mm"]:
+            margin = f"at most preprocess.margin_mm - 10 = {config['preprocess']['margin_mm'] - 10}"
+            problems.add(name, f"{outer} mm", margin, column=f"regions.rings.{ring}")
 
 
 def _explain(error: Any, name: str, problems: Problems) -> None:
@@ -131,6 +199,7 @@ def _check_references(config: Config, name: str, problems: Problems) -> None:
             problems.add(name, place, "a variable known before the outcome", column=f"predictor {predictor}")
         elif predictor not in columns:
             problems.add(name, "not in cohort.columns", f"one of {', '.join(columns)}", column=f"predictor {predictor}")
+    _check_known_in_time(config, name, problems)
     for column, rules in columns.items():
         if column in outcomes:
             place = f"also the outcome of endpoint {outcomes[column]}"
@@ -167,33 +236,20 @@ def _check_references(config: Config, name: str, problems: Problems) -> None:
     low, high = config["validation"]["thresholds"]
     if not low < high:
         problems.add(name, f"[{low}, {high}]", "the lower threshold first", column="validation.thresholds")
-    for series, rules in config["series"].items():
-        if rules["modality"] != "CT" and rules.get("window"):
-            problems.add(name, str(rules["window"]), "a window for CT only", column=f"series.{series}.window")
-        if rules["modality"] != "MR" and rules.get("bias_correction"):
-            problems.add(name, "true", "bias correction for MR only", column=f"series.{series}.bias_correction")
-        if rules["modality"] == "PT" and rules.get("normalization", "none") != "none":
-            problems.add(name, rules["normalization"], "none for PT (SUV)", column=f"series.{series}.normalization")
-        if rules.get("normalization") == "nyul" and not rules.get("landmarks"):
-            problems.add(
-                name,
-                "missing",
-                "a landmarks file for normalization: nyul",
-                column=f"series.{series}.landmarks",
-            )
-        if rules["modality"] == "CT" and rules.get("normalization", "none") != "none":
-            problems.add(
-                name,
-                rules["normalization"],
-                "none for CT (Hounsfield units)",
-                column=f"series.{series}.normalization",
-            )
-    for ring, (inner, outer) in config["regions"]["rings"].items():
-        if inner >= outer:
-            problems.add(name, f"[{inner}, {outer}]", "inner < outer", column=f"regions.rings.{ring}")
-        if outer + 10 > config["preprocess"]["margin_mm"]:
-            margin = f"at most preprocess.margin_mm - 10 = {config['preprocess']['margin_mm'] - 10}"
-            problems.add(name, f"{outer} mm", margin, column=f"regions.rings.{ring}")
+
+
+def _check_known_in_time(config: Config, name: str, problems: Problems) -> None:
+    """Immortal time: a predictor that is known after follow-up starts is known only of those who live that long."""
+    for predictor in config["predictors"]["clinical"]:
+        known_at = config["cohort"]["columns"].get(predictor, {}).get("known_at", 0)
+        for endpoint, rules in config["endpoints"].items():
+            if rules["type"] == "survival" and known_at > landmark_days(rules) + 1e-9:
+                found = f"known {known_at:g} days after the index date, while endpoint {endpoint} starts there"
+                if rules.get("landmark"):
+                    found = f"known after {known_at:g} days, endpoint {endpoint} starts after {landmark_days(rules):g}"
+                needed = known_at / DAYS[rules["unit"]]
+                expected = f"landmark: {needed:.3g} ({rules['unit']}) or more in endpoint {endpoint}"
+                problems.add(name, found, expected, column=f"predictor {predictor}")
 
 
 def _with_defaults(config: Config) -> Config:
@@ -212,14 +268,29 @@ def _with_defaults(config: Config) -> Config:
         "resegment_sigma": None,
     }
     config["cohort"]["centers"].setdefault("column", "center")
-    config["series"] = {name: series | rules for name, rules in config["series"].items()}
+    if "series" in config:
+        config["series"] = {name: series | rules for name, rules in config["series"].items()}
     for rules in config["models"].values():
         rules.setdefault("select", SELECT[rules["estimator"]])
+        rules.setdefault("features", None)
         rules.setdefault("endpoints", list(config["endpoints"]))
+    for rules in config["endpoints"].values():
+        if rules["type"] == "survival":
+            rules.setdefault("competing", None)
+            rules.setdefault("landmark", 0)
+            # after a landmark the outcome is another one, in columns of its own (cohort._start_at_landmark)
+            rules["source"] = {key: rules[key] for key in ("time", "event")}
+            if rules["landmark"]:
+                rules |= {key: f"{name}_after_{rules['landmark']:g}" for key, name in rules["source"].items()}
     for column, rules in config["cohort"]["columns"].items():
         rules.setdefault("label", column)
         rules.setdefault("log", False)
     return config
+
+
+def landmark_days(endpoint: Mapping[str, Any]) -> float:
+    """How long after the index date the follow-up of a survival endpoint starts."""
+    return float(endpoint.get("landmark", 0)) * DAYS[endpoint["unit"]]
 
 
 def outcome_columns(config: Config) -> Iterator[tuple[str, str]]:

@@ -36,7 +36,7 @@ def config_readme() -> str:
         "|---|---|---|",
     ]
     lines += [f"| `{key}` | {kind} | {text} |" for key, kind, text in _keys(schema("config"), "")]
-    for table in ("patients", "images"):
+    for table in ("patients", "images", "features"):
         rules = schema(table)
         lines += [
             "",

@@ -5,7 +5,7 @@ At every stage in = included + excluded + failed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ from hccstudy.tables import read_table, write_table
 
 COLUMNS = ["patient", "center", "stage", "status", "reason", "detail"]
 STAGES = ["cohort", "imports", "preprocess", "regions", "features"]
+TABLE_STAGES = ["cohort", "features"]  # of a study that starts from a feature table
 STATUSES = ["included", "excluded", "failed"]
 
 
@@ -41,15 +42,15 @@ def read_ledger(paths: Iterable[str | Path]) -> pd.DataFrame:
     return frame.sort_values(["order", "patient"], kind="stable").drop(columns="order").reset_index(drop=True)
 
 
-def flow(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Counts per stage, status and reason, after proof that they reconcile.
+def flow(ledger: pd.DataFrame, stages: Sequence[str] = STAGES) -> pd.DataFrame:
+    """Counts per stage of `stages`, status and reason, after proof that they reconcile.
 
     Raises StudyError where a patient has two lines at a stage, or where the patients who enter a stage are not
     those whom the stage before it included.
     """
     rows = []
     before: set[str] | None = None
-    for stage in STAGES:
+    for stage in stages:
         lines = ledger[ledger["stage"] == stage]
         twice = lines.loc[lines["patient"].duplicated(), "patient"].tolist()
         if twice:
@@ -72,18 +73,18 @@ def flow(ledger: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "status", "reason", "patients"])
 
 
-def collect_ledger(*, ledgers: list[str], outcomes: str, ledger: str, counts: str) -> None:
-    """Join the ledger files of all stages and write their reconciled counts.
+def collect_ledger(*, ledgers: list[str], outcomes: str, stages: list[str], ledger: str, counts: str) -> None:
+    """Join the ledger files of all `stages` and write their reconciled counts.
 
     Behind the stages stands a line per endpoint for every patient who has features ("endpoint os"): who lacks an
     outcome is left out of that endpoint alone. `outcomes` says who has which (a column per endpoint).
     """
     frame = read_ledger(ledgers)
-    reconciled = flow(frame)
-    last = frame[(frame["stage"] == STAGES[-1]) & (frame["status"] == "included")]
+    reconciled = flow(frame, stages)
+    last = frame[(frame["stage"] == stages[-1]) & (frame["status"] == "included")]
     known = read_table(outcomes, ["patient"]).set_index("patient").loc[last["patient"]]
     lines = [
-        entry(patient, center, f"endpoint {endpoint}", None if has == "known" else _no_outcome(endpoint))
+        entry(patient, center, f"endpoint {endpoint}", None if has == "known" else _no_outcome(endpoint, has))
         for endpoint in known.columns.drop("center")
         for patient, center, has in zip(known.index, known["center"], known[endpoint], strict=True)
     ]
@@ -91,5 +92,9 @@ def collect_ledger(*, ledgers: list[str], outcomes: str, ledger: str, counts: st
     write_table(reconciled, counts)
 
 
-def _no_outcome(endpoint: str) -> CaseError:
+def _no_outcome(endpoint: str, why: str) -> CaseError:
+    if why == "before the landmark":
+        return CaseError(
+            why, f"the event of {endpoint} or the end of follow-up comes before the landmark", excluded=True
+        )
     return CaseError("outcome missing", f"the patients table has no outcome for {endpoint}", excluded=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hccstudy import __version__
 from hccstudy.config import REPOSITORY, Config
-from hccstudy.tables import digest, write_json
+from hccstudy.tables import digest, file_digest, write_json
 
 
 def packages() -> dict[str, str]:
@@ -42,9 +42,12 @@ def git_revision() -> str:
     return described.stdout.strip()
 
 
-def record_provenance(*, settings: Config, revision: str, versions: dict[str, str], provenance: str) -> None:
-    """Write versions, the whole configuration and its SHA-256, and the code's revision.
+def record_provenance(
+    *, settings: Config, revision: str, versions: dict[str, str], tables: list[str], provenance: str
+) -> None:
+    """Write versions, the whole configuration and its SHA-256, the code's revision, and the SHA-256 of `tables`.
 
+    `tables` are those of features that were extracted outside the study; a study with images has none.
     `revision` and `versions` are those of `git_revision` and `packages` when the workflow started.
     """
     content: dict[str, Any] = {
@@ -55,5 +58,6 @@ def record_provenance(*, settings: Config, revision: str, versions: dict[str, st
         "packages": versions,
         "config_sha256": digest(settings),
         "config": settings,
+        "feature_tables": {path: file_digest(path) for path in tables},
     }
     write_json(content, provenance)

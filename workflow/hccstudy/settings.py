@@ -30,7 +30,9 @@ def _of_series(config: Config, keys: tuple[str, ...]) -> dict[str, dict[str, Any
 def cohort_settings(config: Config) -> Config:
     """`cohort.split_cohort`: everything that the cross-row checks look at."""
     cohort = {key: value for key, value in config["cohort"].items() if key != "batch_size"}
-    return {"cohort": cohort} | {key: config[key] for key in ("endpoints", "series", "harmonize", "predictors")}
+    sources = {"features": {key: config["features"][key] for key in ("table", "repeats")}}
+    keys = ("endpoints", "series", "harmonize", "predictors")
+    return {"cohort": cohort} | sources | {key: config[key] for key in keys if key in config}
 
 
 def import_settings(config: Config) -> Config:
@@ -74,17 +76,26 @@ def model_settings(config: Config, endpoint: str, model: str) -> Config:
     rules = config["models"][model]
     return {
         "endpoint": config["endpoints"][endpoint] | {"name": endpoint},
-        "model": {key: rules[key] for key in ("predictors", "estimator", "select")} | {"name": model},
+        "model": {key: rules[key] for key in ("predictors", "estimator", "select", "features")} | {"name": model},
         "clinical": {name: config["cohort"]["columns"][name] for name in config["predictors"]["clinical"]},
         "stability": {key: config["stability"][key] for key in ("method", "threshold")},
         "harmonize": config["harmonize"]["method"],
-        "resampling": config["resampling"],
+        "resampling": {key: config["resampling"][key] for key in ("folds", "inner_folds", "correlation")},
         "seed": config["study"]["seed"],
     }
 
 
-def validation_settings(config: Config, endpoint: str, model: str) -> Config:
-    """`validation.validate`."""
+def internal_settings(config: Config, endpoint: str, model: str) -> Config:
+    """`models.validate_internally`: those of the model, and how often what is drawn."""
+    return model_settings(config, endpoint, model) | {
+        "optimism": config["resampling"]["optimism"],
+        "bootstrap": config["validation"]["bootstrap"],
+        "minimum_events": config["validation"]["minimum_events"],
+    }
+
+
+def validation_settings(config: Config, endpoint: str, model: str = "") -> Config:
+    """`validation.validate`, and `validation.compare_models` where no model is named."""
     rules = config["validation"]
     low, high = rules["thresholds"]
     return config["endpoints"][endpoint] | {
@@ -95,4 +106,5 @@ def validation_settings(config: Config, endpoint: str, model: str) -> Config:
         "thresholds": [round(float(value), 2) for value in np.arange(low, high + 0.005, 0.01)],
         "groups": rules["groups"],
         "minimum_events": rules["minimum_events"],
+        "smoother": rules["smoother"],
     }

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from hccstudy.agreement import MINIMUM_REPEATED, icc, repeated_values
 from hccstudy.batches import process_batch
 from hccstudy.errors import CaseError, StudyError
+from hccstudy.feature_table import read_features, read_repeats
 from hccstudy.features import KEYS, extract, widen
 from hccstudy.fingerprint import fingerprint
 from hccstudy.regions import make_regions, perturb_labels, resegment
@@ -103,8 +104,7 @@ def measure_stability(
     study uses. Raises StudyError where fewer than 5 patients have repeats.
     """
     if method == "none":
-        write_table(pd.DataFrame(columns=["patient", "repeat"]), repeats)
-        write_table(pd.DataFrame(columns=["feature", "icc", "lower", "upper", "n", "repeats"]), icc_table)
+        _write_nothing(repeats, icc_table)
         return
     patients = set(read_table(development, ["patient"])["patient"])
     frame = pd.concat([read_table(path, KEYS) for path in tables], ignore_index=True).fillna({"reader": ""})
@@ -119,10 +119,44 @@ def measure_stability(
         frame = frame[frame["repeat"].isin(["0", "1"])]  # a pair of readers in every patient
     twice = frame.groupby("patient")["repeat"].transform("nunique") > 1
     wide = widen(frame[twice].drop(columns=["center", "reader"]), ["patient", "repeat"])
+    _write_agreement(wide, "more readers' masks, or stability: {method: perturbation}", repeats, icc_table)
+
+
+def measure_table_stability(
+    *,
+    source: str,
+    repeated: list[str],
+    cohort: str,
+    development: str,
+    method: str,
+    repeats: str,
+    icc_table: str,
+) -> None:
+    """The same files as `measure_stability` for a study that starts from a feature table.
+
+    `source` is the feature table, `repeated` the table of further measurements (none with the method "none"), `cohort`
+    the ledger file that says who is in the study.
+    """
+    if method == "none":
+        _write_nothing(repeats, icc_table)
+        return
+    patients = read_table(cohort, ["patient", "center"])
+    values = read_features(source, patients).values
+    values = values[values.index.isin(read_table(development, ["patient"])["patient"])]
+    wide = read_repeats(repeated[0], values, patients).dropna(axis="columns", how="all")
+    _write_agreement(wide, "more measurements, or stability: {method: none}", repeats, icc_table)
+
+
+def _write_nothing(repeats: str, icc_table: str) -> None:
+    write_table(pd.DataFrame(columns=["patient", "repeat"]), repeats)
+    write_table(pd.DataFrame(columns=["feature", "icc", "lower", "upper", "n", "repeats"]), icc_table)
+
+
+def _write_agreement(wide: pd.DataFrame, advice: str, repeats: str, icc_table: str) -> None:
+    """Write the measurements (patient, repeat, features) and their ICC; StudyError where too few patients have them."""
     features = [name for name in wide.columns if name not in ("patient", "repeat")]
     values = repeated_values(wide, wide["patient"].unique(), features)
     if len(values) < MINIMUM_REPEATED:
-        advice = "more readers' masks, or stability: {method: perturbation}"
         found = f"{len(values)} development patients have every repeat"
         raise StudyError(f"stability: {found}; expected {MINIMUM_REPEATED} or more ({advice})")
     agreement = icc(values)

@@ -43,13 +43,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def read_text_table(path: str | Path) -> pd.DataFrame:
-    """Read a user's table (.tsv, .csv, .xlsx) as text: every cell a stripped string, missing cells "".
+    """Read a user's table (.tsv, .csv, .xlsx, .parquet) as text: every cell a stripped string, missing cells "".
 
     Column names are stripped too. The index is the row number that a person sees in the file (header = row 1).
     """
     path = Path(path)
     if not path.is_file():
-        raise StudyError(f"{path}: no such file; expected a table (.tsv, .csv or .xlsx)")
+        raise StudyError(f"{path}: no such file; expected a table (.tsv, .csv, .xlsx or .parquet)")
     ending = path.suffix.lower()
     try:
         if ending in {".tsv", ".csv"}:
@@ -64,8 +64,13 @@ def read_text_table(path: str | Path) -> pd.DataFrame:
             )
         elif ending == ".xlsx":
             frame = pd.read_excel(path, header=None, dtype=object, keep_default_na=False).map(_cell_text)
+        elif ending == ".parquet":
+            content = pd.read_parquet(path)
+            content = content if content.index.names == [None] else content.reset_index()
+            rows = content.astype(object).map(_cell_text).to_numpy().tolist()
+            frame = pd.DataFrame([list(content.columns), *rows], dtype=object)
         else:
-            raise StudyError(f"{path}: the ending is {ending!r}; expected .tsv, .csv or .xlsx")
+            raise StudyError(f"{path}: the ending is {ending!r}; expected .tsv, .csv, .xlsx or .parquet")
     except UnicodeDecodeError as error:
         raise StudyError(f"{path}: byte {error.start} is not UTF-8; expected a table saved as 'CSV UTF-8'") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError, KeyError) as error:

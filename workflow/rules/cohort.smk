@@ -19,8 +19,9 @@ if SIMULATION:
 rule split_cohort:
     input:
         simulated_images,
+        features_files(),
         patients=STUDY["cohort"]["patients"],
-        images=STUDY["cohort"]["images"],
+        images=STUDY["cohort"]["images"] or [],
     output:
         development="results/cohort/development.tsv",
         external="results/cohort/external.tsv",

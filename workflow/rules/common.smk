@@ -4,13 +4,15 @@ from hccstudy.batches import assign_batches
 from hccstudy.cohort import PATHS, check_design, perturbed_patients, read_cohort, stamp
 from hccstudy.config import REPOSITORY, load_config
 from hccstudy.errors import StudyError
-from hccstudy.catalog import figure_kind, figure_names
+from hccstudy.catalog import absent_figures, figure_kind, figure_names
 from hccstudy.fingerprint import stage
+from hccstudy.ledger import STAGES, TABLE_STAGES
 from hccstudy.provenance import git_revision, packages
 from hccstudy.settings import (
     cohort_settings,
     feature_settings,
     import_settings,
+    internal_settings,
     model_settings,
     preprocess_settings,
     region_settings,
@@ -41,12 +43,13 @@ PAIRS = [
     for endpoint in STUDY["models"][model]["endpoints"]
 ]
 SIMULATION = STUDY["cohort"]["simulation"]
+FEATURE_TABLE = STUDY["features"]["table"]  # None: features are extracted from images
 # development patients whose masks are perturbed, and the batches that they are in
 PERTURBED = perturbed_patients(COHORT.patients, STUDY)
 REPEATED = [
     batch for batch, members in BATCHES.items() if set(members) & set(PERTURBED)
 ]
-FIGURES = figure_names(STUDY["endpoints"], STUDY["models"])
+FIGURES = figure_names(STUDY["endpoints"], STUDY["models"], absent_figures(STUDY))
 REPORT = REPOSITORY / "workflow" / "report"
 
 
@@ -73,6 +76,27 @@ def cases_of_batch(wildcards):
 
 def simulated_images(wildcards):
     return ["results/simulation/done"] if SIMULATION else []
+
+
+def features_files():
+    """The feature table and its repeats, of a study that has them."""
+    return [path for path in (FEATURE_TABLE, STUDY["features"]["repeats"]) if path]
+
+
+def repeats_files():
+    """The table of repeated measurements, where it is used."""
+    used = STUDY["stability"]["method"] == "readers"
+    return [STUDY["features"]["repeats"]] if used else []
+
+
+def stage_ledgers():
+    """The ledger files of all stages, in their order."""
+    if FEATURE_TABLE:
+        return [f"results/ledger/{name}.tsv" for name in TABLE_STAGES]
+    pattern = "results/ledger/{stage}/{batch}.tsv"
+    return [f"results/ledger/{STAGES[0]}.tsv"] + expand(
+        pattern, stage=STAGES[1:], batch=BATCHES
+    )
 
 
 def landmarks_files(wildcards):

@@ -32,23 +32,3 @@ rule collect_features:
         primary_reader=STUDY["features"]["primary_reader"],
     script:
         "../stage.py"
-
-
-rule collect_ledger:
-    input:
-        ledgers=["results/ledger/cohort.tsv"]
-        + expand(
-            "results/ledger/{part}/{batch}.tsv",
-            part=["imports", "preprocess", "regions", "features"],
-            batch=BATCHES,
-        ),
-        outcomes=rules.split_cohort.output.outcomes,
-    output:
-        ledger="results/ledger/ledger.tsv",
-        counts="results/ledger/flow.tsv",
-    log:
-        "results/logs/features/collect_ledger.log",
-    params:
-        call=stage("ledger:collect_ledger"),
-    script:
-        "../stage.py"

@@ -25,6 +25,28 @@ rule train_model:
         "../stage.py"
 
 
+rule internal_validation:
+    input:
+        features=rules.collect_features.output.table,
+        development=rules.split_cohort.output.development,
+        repeats=rules.measure_stability.output.repeats,
+    output:
+        performance="results/internal/{endpoint}/{model}/performance.tsv",
+        centers="results/internal/{endpoint}/{model}/centers.tsv",
+        pooled="results/internal/{endpoint}/{model}/pooled.tsv",
+    log:
+        "results/logs/internal/{endpoint}/{model}.log",
+    benchmark:
+        "results/benchmarks/internal/{endpoint}/{model}.tsv"
+    params:
+        call=stage("models:validate_internally"),
+        settings=lambda wildcards: internal_settings(
+            STUDY, wildcards.endpoint, wildcards.model
+        ),
+    script:
+        "../stage.py"
+
+
 rule predict_external:
     input:
         features=rules.collect_features.output.table,

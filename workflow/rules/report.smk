@@ -2,6 +2,8 @@
 
 
 rule record_provenance:
+    input:
+        tables=features_files(),
     output:
         provenance="results/provenance.json",
     log:
@@ -15,12 +17,21 @@ rule record_provenance:
         "../stage.py"
 
 
+# A study that starts from a feature table has no images, and perhaps no repeated measurements.
+ACQUISITION = (
+    {} if FEATURE_TABLE else {"acquisition": rules.collect_acquisition.output.table}
+)
+ICC = {"icc": rules.measure_stability.output.icc_table}
+SHIFTS = {"shifts": rules.describe_harmonization.output.shifts}
+
+
 rule draw_study:
     input:
+        **ACQUISITION,
+        **(ICC if "stability" in FIGURES["study"] else {}),
+        **(SHIFTS if "shifts" in FIGURES["study"] else {}),
         flow=rules.collect_ledger.output.counts,
         ledger=rules.collect_ledger.output.ledger,
-        acquisition=rules.collect_acquisition.output.table,
-        icc=rules.measure_stability.output.icc_table,
         embedding=rules.describe_harmonization.output.embedding,
         centers=rules.describe_harmonization.output.centers,
     output:
@@ -78,13 +89,17 @@ for ENDPOINT in ENDPOINTS:
 
 rule write_report:
     input:
+        **ACQUISITION,
         development=rules.split_cohort.output.development,
         external=rules.split_cohort.output.external,
         ledger=rules.collect_ledger.output.ledger,
-        acquisition=rules.collect_acquisition.output.table,
         icc=rules.measure_stability.output.icc_table,
+        shifts=rules.describe_harmonization.output.shifts,
         centers=rules.describe_harmonization.output.centers,
         metrics=of_pairs(rules.validate_model.output.metrics),
+        performance=of_pairs(rules.internal_validation.output.performance),
+        left_out=of_pairs(rules.internal_validation.output.centers),
+        pooled=of_pairs(rules.internal_validation.output.pooled),
         cards=of_pairs(rules.train_model.output.card),
         figures=figure_files(ALL_FIGURES, ["png"]),
         captions=sorted(map(str, REPORT.glob("*.rst"))),

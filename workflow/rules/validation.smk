@@ -1,4 +1,4 @@
-# The only rule that reads outcomes of external centers, after models and cut-offs are frozen.
+# The only rules that read outcomes of external centers, after models and cut-offs are frozen.
 
 
 rule validate_model:
@@ -22,5 +22,24 @@ rule validate_model:
         settings=lambda wildcards: validation_settings(
             STUDY, wildcards.endpoint, wildcards.model
         ),
+    script:
+        "../stage.py"
+
+
+rule compare_models:
+    input:
+        oof=lambda wildcards: of_models(rules.train_model.output.oof, wildcards.endpoint),
+        predictions=lambda wildcards: of_models(
+            rules.predict_external.output.predictions, wildcards.endpoint
+        ),
+        development=rules.split_cohort.output.development,
+        outcomes=rules.split_cohort.output.external_outcomes,
+    output:
+        comparisons="results/validation/{endpoint}/comparisons.tsv",
+    log:
+        "results/logs/validation/{endpoint}.log",
+    params:
+        call=stage("validation:compare_models"),
+        settings=lambda wildcards: validation_settings(STUDY, wildcards.endpoint),
     script:
         "../stage.py"

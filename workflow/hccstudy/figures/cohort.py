@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from hccstudy.figures.style import GRAY, Look, note
-from hccstudy.ledger import STAGES
+from hccstudy.ledger import STAGES, TABLE_STAGES
 
 PASSED = {
     "cohort": "Cohort checks passed",
@@ -22,6 +22,7 @@ PASSED = {
     "regions": "Regions of interest made",
     "features": "Features extracted",
 }
+FROM_TABLE = "Features in the feature table"  # of a study without images
 LINE, PAD = 3.2, 1.6  # mm: height of a line at 7 points, and the air in a box
 MAIN, SIDE = (4.0, 94.0), (104.0, 171.0)  # mm: left and right edge of the two columns
 CHARACTER = 1.42  # mm: mean width of a letter at 7 points
@@ -74,7 +75,8 @@ def layout_flow(flow: pd.DataFrame, roles: dict[str, dict[str, int]]) -> Flow:
     start = flow.loc[(flow["stage"] == STAGES[0]) & (flow["status"] == "in"), "patients"].sum()
     box = Box(*MAIN, 2, ["Patients in the cohort table", f"n = {start}"], emphasis=True)
     plan.boxes.append(box)
-    for stage in STAGES:
+    stages = list(dict.fromkeys(flow["stage"]))
+    for stage in stages:
         rows = flow[flow["stage"] == stage]
         lost = _losses(rows, "excluded") + _losses(rows, "failed")
         above, bottom = box.bottom, box.bottom + 4
@@ -85,7 +87,8 @@ def layout_flow(flow: pd.DataFrame, roles: dict[str, dict[str, int]]) -> Flow:
             plan.boxes.append(side)
             plan.arrows.append((middle, branch, SIDE[0], branch))
         n = rows.loc[rows["status"] == "included", "patients"].sum()
-        box = Box(*MAIN, bottom, [f"{PASSED[stage]}: n = {n}"])
+        passed = FROM_TABLE if stages == TABLE_STAGES and stage == "features" else PASSED[stage]
+        box = Box(*MAIN, bottom, [f"{passed}: n = {n}"])
         plan.boxes.append(box)
         plan.arrows.append((middle, above, middle, bottom))
     fork = box.bottom + 3

@@ -171,20 +171,23 @@ def decision_curve(ax: Axes, benefit: pd.DataFrame, models: dict[str, Look], tit
     rows = benefit[benefit["model"].isin(models)].astype({"threshold": float})
     if rows.empty:
         return note(ax, f"{title}\n{NOTHING}")
-    references = rows.groupby("threshold")[["treat_all", "treat_none"]].mean()
-    ax.plot(100 * references.index, references["treat_all"], color=GRAY, linewidth=0.9)
-    ax.plot(100 * references.index, references["treat_none"], color="black", linewidth=0.9)
+    references = rows.groupby("threshold")[["net_benefit_all", "net_benefit_none"]].mean()
+    ax.plot(100 * references.index, references["net_benefit_all"], color=GRAY, linewidth=0.9)
+    ax.plot(100 * references.index, references["net_benefit_none"], color="black", linewidth=0.9)
     for name, look in models.items():
         of = rows[rows["model"] == name].sort_values("threshold")
         ax.plot(
             100 * of["threshold"],
-            of["model_net_benefit"].astype(float),
+            of["net_benefit"].astype(float),
             color=look.color,
             linestyle=look.line,
+            marker=look.marker if len(of) == 1 else "",
         )
-    top = float(rows[["model_net_benefit", "treat_all"]].astype(float).max().max())
+    top = float(rows[["net_benefit", "net_benefit_all"]].astype(float).max().max())
     span = 100 * rows["threshold"].min(), 100 * rows["threshold"].max()
-    ax.set(ylim=(-0.15 * max(top, 0.05), 1.08 * max(top, 0.05)), xlim=span)
+    ax.set(ylim=(-0.15 * max(top, 0.05), 1.08 * max(top, 0.05)))
+    if span[0] < span[1]:
+        ax.set(xlim=span)
     ax.set(xlabel="Threshold probability (%)", ylabel="Net benefit", title=title)
     return ax
 

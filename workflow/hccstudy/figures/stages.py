@@ -65,27 +65,33 @@ def draw_study(
     *,
     flow: str,
     ledger: str,
-    acquisition: str,
-    icc: str,
+    acquisition: str | None = None,
+    icc: str | None = None,
+    shifts: str | None = None,
     embedding: str,
     centers: str,
     settings: dict[str, Any],
     folder: str,
 ) -> None:
-    """Write the figures flow, acquisition, stability and harmonization into `folder`.
+    """Write the figures flow, acquisition, stability, harmonization and shifts into `folder`.
 
-    The paths are those of docs/architecture.md (`embedding` and `centers` below results/harmonize). `settings`
-    is the config; read are cohort.centers and stability.threshold.
+    The paths are those of docs/architecture.md (`shifts`, `embedding` and `centers` below results/harmonize).
+    `settings` is the config; read are cohort.centers and stability.threshold.
     """
     roles = settings["cohort"]["centers"]
     names = [*roles["development"], *roles["external"]]
     with styled():
         _draw_flow(read_table(flow), read_table(ledger, LEDGER_COLUMNS), roles, folder)
-        _draw_acquisition(read_table(acquisition, ["patient", "center", "series"]), names, folder)
-        _draw_stability(read_table(icc, ["feature", "icc"]), float(settings["stability"]["threshold"]), folder)
+        if acquisition:
+            _draw_acquisition(read_table(acquisition, ["patient", "center", "series"]), names, folder)
+        if icc:
+            _draw_stability(read_table(icc, ["feature", "icc"]), float(settings["stability"]["threshold"]), folder)
         points = read_table(embedding, ["patient", "center", "features", "pc1", "pc2"])
         told = read_table(centers, ["features", "balanced_accuracy", "lower", "upper", "chance", "n"])
         _draw_harmonization(points, told, looks(names, CENTER_COLORS), folder)
+        if shifts:
+            moves = read_table(shifts, ["feature", "center", "shift", "scale"])
+            _draw_shifts(moves, looks(names, CENTER_COLORS), folder)
 
 
 def _draw_flow(flow: pd.DataFrame, ledger: pd.DataFrame, roles: dict[str, list[str]], folder: str) -> None:
@@ -132,14 +138,32 @@ def _class_and_region(feature: str) -> tuple[str, str]:
 
 
 def _draw_harmonization(points: pd.DataFrame, told: pd.DataFrame, centers: dict[str, Look], folder: str) -> None:
+    shown = [name for name in features.TITLES if name in set(points["features"])] or ["raw"]
     made = figure(TWO_COLUMNS, 74 * MM)
-    before, after, bars = made.subplots(1, 3, width_ratios=[3, 3, 2.2])
-    features.embedding(before, points, "raw", centers)
-    features.embedding(after, points, "harmonized", centers)
+    *panels, bars = made.subplots(1, len(shown) + 1, width_ratios=[*[3] * len(shown), 2.2])
+    for ax, version in zip(panels, shown, strict=True):
+        features.embedding(ax, points, version, centers)
     features.center_predictability(bars, told)
-    handles, labels = before.get_legend_handles_labels()
+    handles, labels = panels[0].get_legend_handles_labels()
     made.legend(handles, labels, loc="outside lower center", ncols=5)
     save(made, folder, "harmonization")
+
+
+def _draw_shifts(moves: pd.DataFrame, centers: dict[str, Look], folder: str) -> None:
+    if moves.empty:
+        made = figure(ONE_COLUMN, 30 * MM)
+        note(made.subplots(), "All development patients are of one center:\nthere was nothing to harmonize")
+        return save(made, folder, "shifts")
+    present = {name: look for name, look in centers.items() if name in set(moves["center"])}
+    count = moves["feature"].nunique()
+    made = figure(TWO_COLUMNS, min(24 + 13 * len(present), 240) * MM)
+    left, right = made.subplots(1, 2, sharey=True)
+    features.center_effects(left, moves, "shift", 0, present)
+    features.center_effects(right, moves, "scale", 1, present)
+    left.set(xlabel="Shift (SD within centers)", title=f"Shift of {count} features")
+    right.set(xlabel="Scale (ratio of SDs)", xscale="log", title=f"Scale of {count} features")
+    features.ratio_ticks(right)
+    save(made, folder, "shifts")
 
 
 def draw_endpoint(

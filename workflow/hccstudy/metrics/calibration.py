@@ -1,8 +1,8 @@
 """Calibration: do predicted risks agree with what was observed?
 
-Observed risk of censored outcomes is 1 - Kaplan-Meier, or comes from a Cox model of the prediction; patients
-who were censored are never dropped or counted as free of the event. McLernon et al. 2023 (STRATOS), Austin et
-al. 2020.
+Observed risk of censored outcomes is 1 - Kaplan-Meier (Aalen-Johansen where events compete), or comes from a Cox
+model of the prediction or a regression of pseudo-observations; patients who were censored are never dropped or
+counted as free of the event. McLernon et al. 2023 (STRATOS), Austin et al. 2020, van Geloven et al. 2022.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import binomtest, norm
 
-from hccstudy.metrics.regression import cox, logistic
+from hccstudy.metrics.regression import cloglog_mean, cox, logistic
 from hccstudy.metrics.resampling import Floats
 from hccstudy.metrics.survival import event_risk, kaplan_meier
 
@@ -32,28 +32,26 @@ def cloglog(risk: Floats) -> Floats:
     return np.log(-np.log1p(-np.clip(risk, CLIP, 1 - CLIP)))
 
 
-def observed_expected(event: Floats, risk: Floats, counts: Floats) -> tuple[Floats, tuple[float, float]]:
-    """Events over the sum of predicted risks, per resample, and the interval of the first on the log scale
-    with variance (1 - prevalence) / events (Debray et al. 2017).
+def observed_expected(event: Floats, risk: Floats, counts: Floats) -> Floats:
+    """Events over the sum of predicted risks, per resample."""
+    return _ratio(counts @ event, counts @ risk)
+
+
+def observed_expected_t(time: Floats, event: Floats, risk: Floats, horizon: float, counts: Floats) -> Floats:
+    """Observed risk at the horizon (Kaplan-Meier, Aalen-Johansen) over the mean predicted risk, per resample."""
+    return _ratio(event_risk(time, event, horizon, counts) * counts.sum(axis=1), counts @ risk)
+
+
+def _ratio(observed: Floats, expected: Floats) -> Floats:
+    return np.divide(observed, expected, out=np.full(len(expected), np.nan), where=expected > 0)
+
+
+def poisson_interval(ratio: float, events: int) -> tuple[float, float]:
+    """The interval of O/E that is published with it: log scale, standard error 1 / sqrt(events by the horizon)
+    (McLernon et al. 2023). It is too wide (docs/statistics.md), and reported beside the bootstrap's.
     """
-    ratio = np.divide(counts @ event, counts @ risk, out=np.full(len(counts), np.nan), where=counts @ risk > 0)
-    return ratio, _log_interval(ratio[0], np.sqrt((1 - event.mean()) / event.sum()))
-
-
-def observed_expected_t(
-    time: Floats, event: Floats, risk: Floats, horizon: float, counts: Floats
-) -> tuple[Floats, tuple[float, float]]:
-    """1 - Kaplan-Meier at the horizon over the mean predicted risk, per resample, and the interval of the
-    first on the log scale with standard error 1 / sqrt(events by the horizon) (McLernon et al. 2023).
-    """
-    expected = counts @ risk / counts.sum(axis=1)
-    observed = event_risk(time, event, horizon, counts)
-    ratio = np.divide(observed, expected, out=np.full(len(counts), np.nan), where=expected > 0)
-    return ratio, _log_interval(ratio[0], 1 / np.sqrt(((event == 1) & (time <= horizon)).sum()))
-
-
-def _log_interval(ratio: float, error: float) -> tuple[float, float]:
-    return ratio * np.exp(-Z * error), ratio * np.exp(Z * error)
+    factor = np.exp(Z / np.sqrt(events))
+    return ratio / factor, ratio * factor
 
 
 def in_the_large(event: Floats, risk: Floats, counts: Floats) -> tuple[Floats, tuple[float, float]]:
@@ -127,6 +125,23 @@ def smooth_curve_t(
     return patients, curve
 
 
+def slope_pseudo(pseudo: Floats, risk: Floats, counts: Floats) -> Floats:
+    """Calibration slope from pseudo-observations (n,) of the event by the horizon: their regression with
+    complementary log-log link on that of the risk (van Geloven et al. 2022).
+    """
+    return cloglog_mean(pseudo, cloglog(risk)[:, None], counts)[:, 1]
+
+
+def smooth_curve_pseudo(pseudo: Floats, risk: Floats, grid: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """As smooth_curve: pseudo-observations regressed on restricted cubic splines of cloglog(predicted risk)."""
+    bases = _bases(cloglog(risk), cloglog(grid))
+    if bases is None:
+        return np.full(counts.shape, np.nan), np.full((len(counts), len(grid)), np.nan)
+    beta = cloglog_mean(pseudo, bases[0], counts)
+    patients, curve = (-np.expm1(-np.exp(np.minimum(beta[:, :1] + beta[:, 1:] @ basis.T, LARGEST))) for basis in bases)
+    return patients, curve
+
+
 def curve_errors(smoothed: Floats, risk: Floats, counts: Floats) -> dict[str, Floats]:
     """Distance of the smooth curve from the predictions: mean (ici), median (e50), 90th percentile (e90).
 
@@ -146,8 +161,8 @@ def calibration_groups(
     """Predicted against observed risk in groups of about equal size; equal predictions stay together.
 
     Columns group, predicted (mean), observed, lower, upper, n. Binary: share of events with Wilson's
-    interval; censored (with time): 1 - Kaplan-Meier at the horizon with its log-log interval, NaN where a
-    group is not followed that far.
+    interval; censored (with time): 1 - Kaplan-Meier at the horizon with its log-log interval (where events
+    compete Aalen-Johansen), NaN where a group is not followed that far.
     """
     edges = np.unique(np.quantile(risk, np.arange(1, groups) / groups))
     _, place = np.unique(np.searchsorted(edges, risk), return_inverse=True)
@@ -168,6 +183,6 @@ def calibration_groups(
 def _risk_with_interval(time: Floats, event: Floats, horizon: float) -> tuple[float, float, float]:
     steps = kaplan_meier(time, event)
     last = steps[steps["time"] <= horizon].iloc[-1]
-    if time.max() < horizon and last["survival"] > 0:
+    if time.max() < horizon and last["at_risk"] > np.sum((time == last["time"]) & (event > 0)):
         return np.nan, np.nan, np.nan
     return 1 - last["survival"], 1 - last["upper"], 1 - last["lower"]

@@ -30,6 +30,14 @@ def auc(event: Floats, score: Floats, counts: Floats) -> Floats:
     return weighted_auc(score, counts * event, counts * (1 - event))
 
 
+def placements(event: Floats, score: Floats) -> tuple[Floats, Floats]:
+    """Share of controls below each case, and of cases above each control (midranks; Sun and Xu 2014)."""
+    cases, controls = score[event == 1], score[event == 0]
+    ranks = rankdata(np.concatenate([cases, controls]))
+    wins = (ranks[: len(cases)] - rankdata(cases)) / len(controls)
+    return wins, 1 - (ranks[len(cases) :] - rankdata(controls)) / len(cases)
+
+
 def delong(event: Floats, score: Floats) -> tuple[float, float, float]:
     """AUC with DeLong's 95 % interval (DeLong 1988, by midranks as Sun and Xu 2014), cut at 0 and 1 as in
     pROC.
@@ -37,12 +45,9 @@ def delong(event: Floats, score: Floats) -> tuple[float, float, float]:
     Where cases and controls are completely separated the variance says 0 and nothing is known: the interval
     is NaN.
     """
-    cases, controls = score[event == 1], score[event == 0]
-    ranks = rankdata(np.concatenate([cases, controls]))
-    wins = (ranks[: len(cases)] - rankdata(cases)) / len(controls)
-    losses = 1 - (ranks[len(cases) :] - rankdata(controls)) / len(cases)
+    wins, losses = placements(event, score)
     estimate = float(wins.mean())
-    variance = wins.var(ddof=1) / len(cases) + losses.var(ddof=1) / len(controls)
+    variance = wins.var(ddof=1) / len(wins) + losses.var(ddof=1) / len(losses)
     if variance <= 0:
         return estimate, np.nan, np.nan
     half = Z * np.sqrt(variance)
@@ -55,28 +60,46 @@ def concordance(time: Floats, event: Floats, score: Floats, counts: Floats) -> t
     A pair counts if the first patient's event is known to come first; a censoring at the time of an event
     comes after it, two events at one time make no pair (R: survival::concordance). Uno 2011: each pair is
     weighted by 1/G(T-)^2 of its event, G from the cohort that is evaluated (R: timewt="n/G2"), over all of
-    its follow-up.
+    its follow-up. Who had a competing event never has the event and stays comparable (Wolbers 2009); such a
+    pair weighs 1/(G(T-) G(S-)), S the time of the competing event (Wolbers, Blanche et al. 2014).
     """
     order = np.argsort(time, kind="stable")
     time, event, score, counts = time[order], event[order], score[order], counts[:, order]
-    events = np.flatnonzero(event == 1)
-    won = np.empty((len(events), len(counts)))
+    events, gone = np.flatnonzero(event == 1), np.flatnonzero(event == 2)
+    weight = step_values(*censoring_survival(time, event, counts), time, before=True)
+    weight = np.divide(counts, weight, out=np.zeros_like(counts), where=counts > 0)
+    drawn, inverse = counts[:, events], weight[:, events]
+    shape = (len(events), len(counts))
+    won, won_gone, won_gone_weighted = np.empty(shape), np.zeros(shape), np.zeros(shape)
     for start in range(0, len(events), BLOCK):
-        rows = events[start : start + BLOCK, None]
+        stop = start + BLOCK
+        rows = events[start:stop, None]
         later = (time > time[rows]) | ((time == time[rows]) & (event == 0))
         beats = np.where(score < score[rows], 1.0, np.where(score == score[rows], 0.5, 0.0))
-        won[start : start + BLOCK] = (later * beats) @ counts.T
-    times, deaths, _, at_risk = tally(time, event, counts)
-    comparable = (at_risk - deaths)[:, np.searchsorted(times, time[events])]
-    uncensored = step_values(*censoring_survival(time, event, counts), time[events], before=True)
-    drawn = counts[:, events]
-    doubled = np.divide(drawn, uncensored**2, out=np.zeros_like(drawn), where=drawn > 0)
+        won[start:stop] = (later * beats) @ counts.T
+        if len(gone):
+            before = (time[gone] <= time[rows]) * beats[:, gone]
+            won_gone[start:stop] = before @ counts[:, gone].T
+            won_gone_weighted[start:stop] = before @ weight[:, gone].T
+    times, ended, _, at_risk = tally(time, event, counts)
+    place = np.searchsorted(times, time[events])
+    later_drawn = (at_risk - ended)[:, place]
+    left_by = np.searchsorted(time[gone], time[events], side="right")
+    left, left_weighted = (
+        np.column_stack([np.zeros(len(counts)), np.cumsum(of[:, gone], axis=1)])[:, left_by] for of in (counts, weight)
+    )
 
-    def share(weights: Floats) -> Floats:
-        pairs = (weights * comparable).sum(axis=1)
-        return np.divide((weights * won.T).sum(axis=1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    def share(won: Floats, pairs: Floats) -> Floats:
+        total = pairs.sum(axis=1)
+        return np.divide(won.sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
 
-    return share(drawn), share(doubled)
+    harrell = share(drawn * (won + won_gone).T, drawn * (later_drawn + left))
+    single = np.divide(inverse, drawn, out=np.zeros_like(inverse), where=drawn > 0)  # 1 / G(T-)
+    uno = share(
+        inverse * (single * won.T + won_gone_weighted.T),
+        inverse * (single * later_drawn + left_weighted),
+    )
+    return harrell, uno
 
 
 def auc_t(time: Floats, event: Floats, score: Floats, horizon: float, counts: Floats) -> Floats:

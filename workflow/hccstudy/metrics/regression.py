@@ -16,17 +16,19 @@ from scipy.special import expit
 from hccstudy.metrics.resampling import Floats
 
 ITERATIONS, TOLERANCE, LARGEST_STEP = 40, 1e-9, 2.0
+LARGEST_EXPONENT = 30.0
 BLOCK = 4_000_000  # numbers in the largest intermediate array of one block of resamples
 
 
 class Fit(NamedTuple):
-    """Coefficients (resamples, p), covariance (resamples, p, p) and, for Cox, the log baseline cumulative
-    hazard at the horizon of a patient whose covariates are all 0 (resamples,). NaN where the fit does not
-    exist (separation, no variation, no events).
+    """Coefficients (resamples, p), covariance (resamples, p, p), (partial) log-likelihood (resamples,) and, for
+    Cox, the log baseline cumulative hazard at the horizon of a patient whose covariates are all 0 (resamples,).
+    NaN where the fit does not exist (separation, no variation, no events).
     """
 
     beta: Floats
     covariance: Floats
+    log_likelihood: Floats
     log_hazard: Floats
 
 
@@ -83,7 +85,36 @@ def logistic(event: Floats, covariates: Floats, counts: Floats, offset: Floats |
     back = np.eye(size)  # from standardized covariates to the user's
     back[1:, 1:] = np.diag(1 / scale)
     back[0, 1:] = -mean / scale
-    return Fit(beta @ back.T, back @ covariance @ back.T, np.full(len(counts), np.nan))
+    nothing = np.full(len(counts), np.nan)
+    predictor = beta @ design.T + offset
+    with np.errstate(invalid="ignore"):  # a fit that does not exist has no likelihood
+        likelihood = (counts * (event * predictor - np.logaddexp(0, predictor))).sum(axis=1)
+    return Fit(beta @ back.T, back @ covariance @ back.T, likelihood, nothing)
+
+
+def cloglog_mean(response: Floats, covariates: Floats, counts: Floats, offset: Floats | float = 0.0) -> Floats:
+    """Coefficients (resamples, 1 + p), intercept first, of E(response) = 1 - exp(-exp(linear predictor)).
+
+    Generalized estimating equations with independence and constant variance: the regression of pseudo-observations
+    (Klein and Andersen 2005; R: geepack::geese with mean.link = "cloglog").
+    """
+    standard, mean, scale = _standardized(covariates)
+    design = np.column_stack([np.ones(len(response)), standard])
+    size = design.shape[1]
+    outer = (design[:, :, None] * design[:, None, :]).reshape(len(response), -1)
+
+    def derivatives(beta: Floats) -> tuple[Floats, Floats]:
+        hazard = np.exp(np.clip(beta @ design.T + offset, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+        steep = hazard * np.exp(-hazard)
+        score = (counts * steep * (response + np.expm1(-hazard))) @ design
+        return score, ((counts * steep**2) @ outer).reshape(-1, size, size)
+
+    common = np.clip(response.mean(), 1e-3, 1 - 1e-3)
+    start = np.zeros((len(counts), size))
+    start[:, 0] = np.log(-np.log1p(-common)) - np.mean(offset)
+    beta, _ = _newton(derivatives, start)
+    slopes = beta[:, 1:] / scale
+    return np.column_stack([beta[:, 0] - slopes @ mean, slopes])
 
 
 def cox(time: Floats, event: Floats, covariates: Floats, counts: Floats, horizon: float = np.inf) -> Fit:
@@ -101,9 +132,9 @@ def cox(time: Floats, event: Floats, covariates: Floats, counts: Floats, horizon
     for place in range(1, len(counts), block):
         part = counts[place : place + block]
         fits.append(_cox_block(time, event, standard, part, horizon, np.repeat(first, len(part), axis=0)))
-    beta, covariance, log_hazard = (np.concatenate(items) for items in zip(*fits, strict=True))
+    beta, covariance, likelihood, log_hazard = (np.concatenate(items) for items in zip(*fits, strict=True))
     beta = beta / scale
-    return Fit(beta, covariance / np.outer(scale, scale), log_hazard - beta @ mean)
+    return Fit(beta, covariance / np.outer(scale, scale), likelihood, log_hazard - beta @ mean)
 
 
 def _cox_block(
@@ -113,7 +144,7 @@ def _cox_block(
     deaths_at, first_death = np.unique(time[event], return_index=True)
     if not len(deaths_at):
         nothing = np.full((resamples, size), np.nan)
-        return Fit(nothing, np.full((resamples, size, size), np.nan), nothing[:, 0])
+        return Fit(nothing, np.full((resamples, size, size), np.nan), nothing[:, 0], nothing[:, 0])
     at_risk_from = np.searchsorted(time, deaths_at)
     deaths = np.add.reduceat(counts[:, event], first_death, axis=1)
 
@@ -154,5 +185,6 @@ def _cox_block(
     sums, top = risk_sets(np.nan_to_num(beta))
     with np.errstate(invalid="ignore", divide="ignore"):
         hazard = total((deaths_at[place] <= horizon)[:, None] / sums[:, :1])[:, 0]
+        likelihood = (beta * observed).sum(axis=1) - total(np.log(sums[:, :1]) + top[resample, None])[:, 0]
     log_hazard = np.log(hazard, out=np.full(resamples, -np.inf), where=hazard > 0) - top
-    return Fit(beta, covariance, np.where(np.isnan(beta[:, 0]), np.nan, log_hazard))
+    return Fit(beta, covariance, likelihood, np.where(np.isnan(beta[:, 0]), np.nan, log_hazard))

@@ -6,35 +6,60 @@ Each function fills a Sheet. Metrics that a set is too small for are refused wit
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.metrics import roc_curve
+from statsmodels.stats.proportion import proportion_confint
 
 from hccstudy.metrics import calibration, discrimination, net_benefit, overall, survival
+from hccstudy.metrics.net_benefit import Decisions
 from hccstudy.metrics.resampling import Floats, percentile_interval
 from hccstudy.metrics.sheet import Horizon, Sheet
 
 GRID = 50  # points of a smooth calibration curve
 SMOOTHER = "restricted cubic spline, 3 knots"
 
-BINARY = ["auc", "brier", "brier_null", "ipa", "oe", "citl", "slope", "ici", "e50", "e90"]
+CALIBRATED = ["brier", "brier_null", "ipa", "oe", "ici", "e50", "e90"]
+BINARY = ["auc", *CALIBRATED, "citl", "slope"]
 SURVIVAL = ["harrell_c", "uno_c", "slope"]
-AT_HORIZON = ["auc_t", "brier", "brier_null", "ipa", "oe", "ici", "e50", "e90"]
+AT_HORIZON = ["auc_t", *CALIBRATED]
 MULTICLASS = ["macro_auc", "hand_till", "accuracy", "kappa", "brier", "brier_null", "ipa"]
 
 
 @dataclass(frozen=True)
 class Limits:
     """What is asked of a set: risk thresholds of the decision curve, calibration groups, the fewest events
-    (and patients free of the event) for which a number is given, and the unit of time that reasons are told
-    in.
+    (and patients free of the event) for which a number is given, the unit of time that reasons are told in, and the
+    smoother of calibration curves of survival ("cox" or "pseudo"; competing risks are always "pseudo").
     """
 
     thresholds: Floats
     groups: int
     minimum_events: int
     unit: str = ""
+    smoother: str = "cox"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Outcomes of n patients and what one model said of them.
+
+    event (n,): 0, 1, or 2 for a competing event; time (n,) for survival. score (n,): what ranks, None: the risk does.
+    risks: predicted probability of the event (n,) by horizon; the horizon of a binary outcome is None. horizons: what
+    is asked of survival. curves: times (k,) and predicted survival then (n, k). Multiclass: level (n,) is the column
+    of probability (n, c), whose columns are `levels`.
+    """
+
+    event: Floats
+    time: Floats | None = None
+    score: Floats | None = None
+    risks: dict[Horizon, Floats] = field(default_factory=dict)
+    horizons: tuple[float, ...] = ()
+    curves: tuple[Floats, Floats] | None = None
+    level: np.ndarray | None = None
+    probability: Floats | None = None
+    levels: tuple[str, ...] = ()
 
 
 def refuse_all(sheet: Sheet, kind: str, horizons: Iterable[float], reason: str) -> None:
@@ -44,22 +69,29 @@ def refuse_all(sheet: Sheet, kind: str, horizons: Iterable[float], reason: str) 
         sheet.refuse(AT_HORIZON, reason, horizon=horizon)
 
 
-def evaluate_binary(sheet: Sheet, event: Floats, risk: Floats, limits: Limits) -> None:
-    """event (n,) 0/1, risk (n,) in [0, 1]."""
+def evaluate_binary(sheet: Sheet, data: Scored, limits: Limits) -> None:
+    event, counts = data.event, sheet.counts
+    risk = data.risks.get(None)
+    score = risk if data.score is None else data.score
+    assert score is not None
     events, least = int(event.sum()), limits.minimum_events
     if min(events, sheet.n - events) < least:
         found = f"{events} events in {sheet.n} patients"
         reason = f"{found}; at least {least} with and {least} without the event are needed"
         refuse_all(sheet, "binary", [], reason)
         return
-    counts = sheet.counts
-    _, *interval = discrimination.delong(event, risk)
-    area = discrimination.auc(event, risk, counts)
+    _, *interval = discrimination.delong(event, score)
+    area = discrimination.auc(event, score, counts)
     name = "DeLong" if np.isfinite(interval[0]) else "no interval (complete separation)"
     sheet.add("auc", area, "ROC", analytic=((interval[0], interval[1]), name))
+    fpr, tpr, cuts = roc_curve(event, score, drop_intermediate=False)
+    points = zip(cuts, fpr, tpr, strict=True)
+    sheet.write("roc", [{"threshold": t, "fpr": f, "tpr": s} for t, f, s in points])
+    if risk is None:
+        sheet.refuse(BINARY[1:], "the model gives a score, no risk")
+        return
     _add_brier(sheet, *overall.brier(event, risk, counts), "null: prevalence of this set")
-    ratio, bounds = calibration.observed_expected(event, risk, counts)
-    sheet.add("oe", ratio, "events / sum of risks", analytic=(bounds, "log scale, (1 - prevalence) / events"))
+    sheet.add("oe", calibration.observed_expected(event, risk, counts), "events / sum of risks")
     note = _clipped(risk)
     level, bounds = calibration.in_the_large(event, risk, counts)
     sheet.add("citl", level, f"logistic intercept, log odds as offset{note}", analytic=(bounds, "Wald"))
@@ -70,20 +102,16 @@ def evaluate_binary(sheet: Sheet, event: Floats, risk: Floats, limits: Limits) -
     _add_curve(sheet, *curves, risk, grid, f"logistic, {SMOOTHER} of log odds{note}")
     groups = calibration.calibration_groups(event, risk, limits.groups)
     sheet.write("calibration_groups", groups.to_dict("records"), horizon=None)
-    benefit = net_benefit.net_benefit(event, risk, limits.thresholds, counts)
-    everyone = net_benefit.net_benefit(event, np.ones(sheet.n), limits.thresholds, counts[:1])
-    _add_net_benefit(sheet, benefit, everyone, limits, "true - weighted false positives")
-    fpr, tpr, thresholds = roc_curve(event, risk, drop_intermediate=False)
-    points = zip(thresholds, fpr, tpr, strict=True)
-    sheet.write("roc", [{"threshold": t, "fpr": f, "tpr": s} for t, f, s in points])
+    decisions = net_benefit.decide(event, risk, limits.thresholds, counts)
+    everyone = net_benefit.decide(event, np.ones(sheet.n), limits.thresholds, counts)
+    _add_decisions(sheet, decisions, everyone, limits, "counts")
 
 
-def evaluate_survival(
-    sheet: Sheet, time: Floats, event: Floats, lp: Floats, risks: dict[float, Floats], limits: Limits
-) -> None:
-    """time, event (0/1), lp (n,); risks: horizon -> predicted probability of the event by then."""
-    counts, least = sheet.counts, limits.minimum_events
-    events = int(event.sum())
+def evaluate_survival(sheet: Sheet, data: Scored, limits: Limits) -> None:
+    counts, least, time, event = sheet.counts, limits.minimum_events, data.time, data.event
+    assert time is not None
+    competing = bool((event == 2).any())
+    events = int((event == 1).sum())
     sheet.add(
         "median_follow_up",
         survival.median_follow_up(time, event, counts),
@@ -92,20 +120,56 @@ def evaluate_survival(
     )
     if events < least:
         reason = f"{events} events in {sheet.n} patients; at least {least} are needed"
-        refuse_all(sheet, "survival", risks, reason)
+        refuse_all(sheet, "survival", data.horizons, reason)
         return
-    harrell, uno = discrimination.concordance(time, event, lp, counts)
-    none = "no pair of patients can be compared"
-    sheet.add("harrell_c", harrell, "tied predictions count 1/2", undefined=none)
-    sheet.add("uno_c", uno, "weights 1/G(T-)^2 of this set, all of its follow-up", undefined=none)
-    steepness, bounds = calibration.slope_t(time, event, lp, counts[:1] if not sheet.repeated else counts)
-    sheet.add("slope", steepness, "Cox (Efron) on the linear predictor", analytic=(bounds, "Wald"))
-    for horizon, risk in risks.items():
+    if data.score is not None:
+        _add_concordance(sheet, time, event, data.score, None)
+        if not competing:
+            steepness, bounds = calibration.slope_t(time, event, data.score, _needed(sheet))
+            sheet.add("slope", steepness, "Cox (Efron) on the linear predictor", analytic=(bounds, "Wald"))
+    for horizon in data.horizons:
         reason = _too_short(time, event, horizon, limits)
+        risk = data.risks.get(horizon)
+        score = risk if data.score is None else data.score
+        if score is None:
+            continue
+        if data.score is None:
+            _add_concordance(sheet, time, event, score, horizon)
         if reason:
             sheet.refuse(AT_HORIZON, reason, horizon=horizon)
-        else:
-            _evaluate_horizon(sheet, time, event, lp, risk, horizon, limits)
+            continue
+        cases, _, ends_there = survival.known_status(time, event, horizon)
+        weights = "IPCW of this set"
+        if ends_there:
+            weights += " just before the horizon, where follow-up ends"
+        area = discrimination.auc_t(time, event, score, horizon, counts)
+        method = f"cumulative cases, dynamic controls, {weights}"
+        sheet.add("auc_t", area, method, horizon=horizon, events=int(cases.sum()))
+        if risk is None:
+            sheet.refuse(CALIBRATED, "the model gives a score, no risk", horizon=horizon)
+            continue
+        if data.score is None and not competing:
+            steepness, bounds = calibration.slope_t(time, event, calibration.cloglog(risk), _needed(sheet))
+            method = f"Cox (Efron) on cloglog of the risk{_clipped(risk)}"
+            sheet.add("slope", steepness, method, horizon=horizon, analytic=(bounds, "Wald"))
+        _evaluate_horizon(sheet, time, event, risk, horizon, weights, limits)
+    if data.curves is not None:
+        _add_integrated_brier(sheet, time, event, *data.curves)
+
+
+def _needed(sheet: Sheet) -> Floats:
+    """The resamples that an estimate with an analytic interval needs: none where rows are independent."""
+    return sheet.counts if sheet.repeated else sheet.counts[:1]
+
+
+def _add_concordance(sheet: Sheet, time: Floats, event: Floats, score: Floats, horizon: Horizon) -> None:
+    harrell, uno = discrimination.concordance(time, event, score, sheet.counts)
+    none, tied = "no pair of patients can be compared", "tied predictions count 1/2"
+    if (event == 2).any():
+        tied += ", who had a competing event stays at risk (Wolbers)"
+    sheet.add("harrell_c", harrell, tied, horizon=horizon, undefined=none)
+    weights = "weights 1/G(T-)^2 of this set, all of its follow-up"
+    sheet.add("uno_c", uno, weights, horizon=horizon, undefined=none)
 
 
 def _too_short(time: Floats, event: Floats, horizon: float, limits: Limits) -> str:
@@ -122,38 +186,63 @@ def _too_short(time: Floats, event: Floats, horizon: float, limits: Limits) -> s
 
 
 def _evaluate_horizon(
-    sheet: Sheet, time: Floats, event: Floats, lp: Floats, risk: Floats, horizon: float, limits: Limits
+    sheet: Sheet, time: Floats, event: Floats, risk: Floats, horizon: float, weights: str, limits: Limits
 ) -> None:
+    """All that needs a predicted probability of the event by the horizon."""
     counts = sheet.counts
-    cases, _, ends_there = survival.known_status(time, event, horizon)
-    events = int(cases.sum())
-    weights = "IPCW of this set"
-    if ends_there:
-        weights += " just before the horizon, where follow-up ends"
-    area = discrimination.auc_t(time, event, lp, horizon, counts)
-    sheet.add("auc_t", area, f"cumulative cases, dynamic controls, {weights}", horizon=horizon, events=events)
+    events = int(((event == 1) & (time <= horizon)).sum())
+    observed = "Aalen-Johansen" if (event == 2).any() else "Kaplan-Meier"
     scores = overall.brier_t(time, event, risk, horizon, counts)
-    _add_brier(sheet, *scores, f"{weights}, null: Kaplan-Meier of this set", horizon, events)
-    ratio, bounds = calibration.observed_expected_t(time, event, risk, horizon, counts)
-    interval = (bounds, "log scale, 1 / sqrt(events)")
-    sheet.add("oe", ratio, "1 - Kaplan-Meier / mean risk", horizon=horizon, events=events, analytic=interval)
+    _add_brier(sheet, *scores, f"{weights}, null: {observed} of this set", horizon, events)
+    ratio = calibration.observed_expected_t(time, event, risk, horizon, counts)
+    low, high = calibration.poisson_interval(ratio[0], events)
+    method = f"{observed} / mean risk (interval by 1/sqrt(events): {low:.3f} to {high:.3f})"
+    sheet.add("oe", ratio, method, horizon=horizon, events=events)
     grid = _grid(risk)
-    curves = calibration.smooth_curve_t(time, event, risk, grid, horizon, counts)
-    method = f"Cox (Efron), {SMOOTHER} of cloglog risk{_clipped(risk)}"
+    if observed == "Aalen-Johansen" or limits.smoother == "pseudo":
+        pseudo = survival.pseudo_values(time, event, horizon)
+        curves = calibration.smooth_curve_pseudo(pseudo, risk, grid, counts)
+        method = f"pseudo-observations, {SMOOTHER} of cloglog risk{_clipped(risk)}"
+        if observed == "Aalen-Johansen":
+            steepness = calibration.slope_pseudo(pseudo, risk, counts)
+            by = f"pseudo-observations on cloglog of the risk{_clipped(risk)}"
+            sheet.add("slope", steepness, by, horizon=horizon, events=events)
+    else:
+        curves = calibration.smooth_curve_t(time, event, risk, grid, horizon, counts)
+        method = f"Cox (Efron), {SMOOTHER} of cloglog risk{_clipped(risk)}"
     _add_curve(sheet, *curves, risk, grid, method, horizon, events)
     groups = calibration.calibration_groups(event, risk, limits.groups, time=time, horizon=horizon)
     sheet.write("calibration_groups", groups.to_dict("records"), horizon=horizon)
-    benefit = net_benefit.net_benefit_t(time, event, risk, horizon, limits.thresholds, counts)
-    everyone = net_benefit.net_benefit_t(time, event, np.ones(sheet.n), horizon, limits.thresholds, counts[:1])
-    _add_net_benefit(sheet, benefit, everyone, limits, "Kaplan-Meier among the treated", horizon, events)
+    decisions = net_benefit.decide_t(time, event, risk, horizon, limits.thresholds, counts)
+    everyone = net_benefit.decide_t(time, event, np.ones(sheet.n), horizon, limits.thresholds, counts)
+    _add_decisions(sheet, decisions, everyone, limits, observed, horizon, events)
 
 
-def add_risk_groups(sheet: Sheet, time: Floats, event: Floats, group: np.ndarray, *, external: bool) -> None:
+def _add_integrated_brier(sheet: Sheet, time: Floats, event: Floats, times: Floats, survival_then: Floats) -> None:
+    if (event == 2).any():
+        sheet.refuse(["ibs"], "survival curves are no risks of the event where events compete")
+        return
+    if times[-1] > time.max() or ((event == 1) & (time <= times[0])).sum() == 0:
+        found = f"curves from {times[0]:g} to {times[-1]:g}"
+        first = time[event == 1].min()
+        sheet.refuse(
+            ["ibs"], f"{found}; expected times from the first event ({first:g}) to the last follow-up ({time.max():g})"
+        )
+        return
+    scores = [overall.brier_t(time, event, 1 - survival_then[:, k], t, sheet.counts)[0] for k, t in enumerate(times)]
+    values = np.trapezoid(np.stack(scores, axis=1), times, axis=1) / (times[-1] - times[0])
+    method = f"Brier score by trapezoids over {len(times)} times from {times[0]:g} to {times[-1]:g}, IPCW of this set"
+    sheet.add("ibs", values, method)
+
+
+def add_risk_groups(sheet: Sheet, data: Scored, group: np.ndarray, *, external: bool) -> None:
     """Kaplan-Meier curves by risk group, and the log-rank test where the patients are new to the model.
 
     Groups of cross-validated predictions depend on each other through the shared training patients: the
     log-rank test rejects too often there (Simon et al. 2011).
     """
+    time, event = data.time, data.event
+    assert time is not None
     names = np.unique(group)
     for name in names:
         steps = survival.kaplan_meier(time[group == name], event[group == name])
@@ -162,19 +251,20 @@ def add_risk_groups(sheet: Sheet, time: Floats, event: Floats, group: np.ndarray
         sheet.refuse(["logrank_p"], "cross-validated groups are not independent; the test needs external patients")
     elif len(names) < 2:
         sheet.refuse(["logrank_p"], f"all patients are in one risk group ({', '.join(map(str, names))})")
-    elif not event.any():
+    elif not (event == 1).any():
         sheet.refuse(["logrank_p"], "no patient has the event")
     else:
         statistic, p = survival.logrank(time, event, group)
         method = f"log-rank, chi-square {statistic:.4g}, {len(names) - 1} degrees of freedom; p value, no interval"
+        if (event == 2).any():
+            method = f"cause-specific {method}"
         row = {"metric": "logrank_p", "horizon": None, "threshold": None, "estimate": p}
         sheet.write("metrics", [row], n=sheet.n, events=sheet.events, method=method)
 
 
-def evaluate_multiclass(
-    sheet: Sheet, level: np.ndarray, probability: Floats, levels: list[str], limits: Limits
-) -> None:
-    """level (n,) = column of probability (n, k), whose columns are `levels`."""
+def evaluate_multiclass(sheet: Sheet, data: Scored, limits: Limits) -> None:
+    level, probability, levels = data.level, data.probability, data.levels
+    assert level is not None and probability is not None
     counts, least = sheet.counts, limits.minimum_events
     found = np.bincount(level, minlength=len(levels))
     predicted = probability.argmax(axis=1)
@@ -226,29 +316,44 @@ def _add_curve(
         sheet.write("calibration_curve", rows, horizon=horizon)
 
 
-def _add_net_benefit(
+def _add_decisions(
     sheet: Sheet,
-    benefit: Floats,
-    everyone: Floats,
+    decisions: Decisions,
+    everyone: Decisions,
     limits: Limits,
-    method: str,
+    observed: str,
     horizon: Horizon = None,
     events: int | None = None,
 ) -> None:
-    """Every threshold as a metric with its interval, and the decision curve without intervals."""
+    """Every threshold as a metric with its interval, and the decision curve with its band."""
+    benefit, treat_all = (of.net_benefit(limits.thresholds) for of in (decisions, everyone))
+    ratios = decisions.ratios()
+    wilson = {} if horizon is not None or sheet.repeated else _wilson(decisions, sheet.n)
     for place, threshold in enumerate(limits.thresholds):
-        sheet.add(
-            "net_benefit",
-            benefit[:, place],
-            method,
-            horizon=horizon,
-            threshold=threshold,
-            events=events,
-            undefined="nobody above the threshold is followed to the horizon",
-        )
-    curves = zip(limits.thresholds, benefit[0], everyone[0], strict=True)
-    rows = [{"threshold": t, "model_net_benefit": model, "treat_all": all_} for t, model, all_ in curves]
-    sheet.write("net_benefit", rows, horizon=horizon, treat_none=0.0)
+        at = {"horizon": horizon, "threshold": threshold, "events": events}
+        unfollowed = "nobody above (or below) the threshold is followed to the horizon"
+        method = f"true - weighted false positives, {observed}"
+        sheet.add("net_benefit", benefit[:, place], method, undefined=unfollowed, **at)
+        sheet.add("net_benefit_all", treat_all[:, place], f"treat all, {observed}", undefined=unfollowed, **at)
+        for name, values in ratios.items():
+            interval = ((wilson[name][0][place], wilson[name][1][place]), "Wilson") if wilson else None
+            side = "above" if name in ("ppv", "sensitivity") else "below"
+            nobody = f"nobody is {side} the threshold, or nobody there is followed to the horizon"
+            sheet.add(name, values[:, place], observed, undefined=nobody, analytic=interval, **at)
+    curve = zip(limits.thresholds, benefit[0], *percentile_interval(benefit[1:]), treat_all[0], strict=True)
+    rows = [
+        {"threshold": t, "net_benefit": of, "lower": low, "upper": high, "net_benefit_all": all_}
+        for t, of, low, high, all_ in curve
+    ]
+    sheet.write("net_benefit", rows, horizon=horizon, net_benefit_none=0.0)
+
+
+def _wilson(decisions: Decisions, n: int) -> dict[str, tuple[Floats, Floats]]:
+    counted = Decisions(*(np.rint(part[0] * n) for part in decisions)).pairs()
+    return {
+        name: proportion_confint(of, np.maximum(of + others, 1), method="wilson")
+        for name, (of, others) in counted.items()
+    }
 
 
 def _grid(risk: Floats) -> Floats:

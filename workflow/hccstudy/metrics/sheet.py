@@ -14,12 +14,14 @@ from hccstudy.metrics.resampling import Floats, percentile_interval
 
 # What a person may compare within centers as well as over all of them.
 RANKING = {"auc", "harrell_c", "uno_c", "auc_t", "macro_auc", "hand_till"}
+# What two models of the same patients are compared by.
+COMPARED = RANKING | {"brier"}
 
 Horizon = float | None
 
 
-class Ranking(NamedTuple):
-    """One ranking metric of one center: (1 + resamples,) values and the patients and events behind them."""
+class Drawn(NamedTuple):
+    """One metric of one set: (1 + resamples,) values and the patients and events behind them."""
 
     values: Floats
     n: int
@@ -40,7 +42,7 @@ class Sheet:
     events: int | None
     repeated: bool = False
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    ranking: dict[tuple[str, Horizon], Ranking | None] = field(default_factory=dict)
+    drawn: dict[tuple[str, Horizon], Drawn | None] = field(default_factory=dict)
 
     def write(self, table: str, rows: Iterable[dict[str, Any]], **common: Any) -> None:
         self.tables.setdefault(table, []).extend(common | row for row in rows)
@@ -62,11 +64,11 @@ class Sheet:
         """
         values = np.asarray(values, dtype=float)
         if not np.isfinite(values[0]):
-            self.refuse([metric], undefined, horizon=horizon, threshold=threshold)
+            self.refuse([metric], undefined, horizon=horizon, threshold=threshold, events=events)
             return
         events = self.events if events is None else events
-        if metric in RANKING:
-            self.ranking[metric, horizon] = Ranking(values, self.n, events)
+        if metric in COMPARED:
+            self.drawn[metric, horizon] = Drawn(values, self.n, events)
         if analytic and not self.repeated:
             (lower, upper), interval = analytic
         else:
@@ -77,12 +79,19 @@ class Sheet:
         self.write("metrics", [row], method=f"{method}; {interval}")
 
     def refuse(
-        self, metrics: Iterable[str], reason: str, *, horizon: Horizon = None, threshold: float | None = None
+        self,
+        metrics: Iterable[str],
+        reason: str,
+        *,
+        horizon: Horizon = None,
+        threshold: float | None = None,
+        events: int | None = None,
     ) -> None:
         """Rows without an estimate that say why."""
         metrics = list(metrics)
-        self.ranking |= {(metric, horizon): None for metric in metrics if metric in RANKING}
-        row = {"horizon": horizon, "threshold": threshold, "n": self.n, "events": self.events}
+        self.drawn |= {(metric, horizon): None for metric in metrics if metric in COMPARED}
+        row = {"horizon": horizon, "threshold": threshold, "n": self.n}
+        row["events"] = self.events if events is None else events
         self.write("metrics", [{"metric": m} for m in metrics], **row, method=f"refused: {reason}")
 
 
@@ -107,8 +116,9 @@ def within_centers(sheets: dict[str, Sheet]) -> Sheet:
     """
     counts = next(iter(sheets.values())).counts
     result = Sheet(counts, sum(sheet.n for sheet in sheets.values()), _sum(s.events for s in sheets.values()))
-    for metric, horizon in dict.fromkeys(key for sheet in sheets.values() for key in sheet.ranking):
-        found = {name: sheet.ranking.get((metric, horizon)) for name, sheet in sheets.items()}
+    ranked = (key for sheet in sheets.values() for key in sheet.drawn if key[0] in RANKING)
+    for metric, horizon in dict.fromkeys(ranked):
+        found = {name: sheet.drawn.get((metric, horizon)) for name, sheet in sheets.items()}
         used = [part for part in found.values() if part is not None]
         if not used:
             result.refuse([metric], "it was refused in every center", horizon=horizon)

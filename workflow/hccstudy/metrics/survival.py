@@ -1,5 +1,6 @@
-"""Censored follow-up: Kaplan-Meier, median follow-up, log-rank, weights for censoring.
+"""Censored follow-up: Kaplan-Meier, Aalen-Johansen, median follow-up, log-rank, weights for censoring.
 
+`event` is 0 (censored), 1 (the event) or 2 (a competing event, after which the event can no longer happen).
 Ties are handled as in R `survival`: at one time events come before censorings. Weights for censoring always
 come from the cohort that is evaluated: G(T-) for an event, G(t) at the horizon.
 """
@@ -9,18 +10,30 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from sksurv.compare import compare_survival
-from sksurv.nonparametric import kaplan_meier_estimator
+from sksurv.nonparametric import cumulative_incidence_competing_risks, kaplan_meier_estimator
 from sksurv.util import Surv
 
 from hccstudy.metrics.resampling import Floats
 
+BLOCK = 256  # leave-one-out tables that are held at once
+
 
 def kaplan_meier(time: Floats, event: Floats) -> pd.DataFrame:
-    """Survival at 0 and at every observed time, 95 % log-log intervals, the number at risk just before.
+    """Share without the event at 0 and at every observed time, 95 % log-log intervals, the number at risk just
+    before.
 
-    The interval is empty once survival is 0, where the log-log scale has none.
+    Kaplan-Meier, or 1 - Aalen-Johansen where events compete (its variance Aalen's). The interval is empty once the
+    share is 0, where the log-log scale has none.
     """
-    times, survival, (lower, upper) = kaplan_meier_estimator(event == 1, time, conf_type="log-log")
+    if {1, 2} <= set(event):
+        times, risk, bounds = cumulative_incidence_competing_risks(
+            event.astype(int), time, time_min=None, conf_type="log-log"
+        )
+        survival, lower, upper = 1 - risk[1], 1 - bounds[1, 1], 1 - bounds[1, 0]
+        none_yet = risk[1] <= 0
+        lower, upper = np.where(none_yet, 1.0, lower), np.where(none_yet, 1.0, upper)
+    else:
+        times, survival, (lower, upper) = kaplan_meier_estimator(event == 1, time, conf_type="log-log")
     extinct = survival <= np.finfo(float).eps
     steps = pd.DataFrame(
         {
@@ -37,15 +50,15 @@ def kaplan_meier(time: Floats, event: Floats) -> pd.DataFrame:
     return pd.concat([origin, steps], ignore_index=True)
 
 
-def tally(time: Floats, event: Floats, counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Distinct times (k,), and deaths, censorings and numbers at risk there, each (resamples, k)."""
+def tally(time: Floats, ended: np.ndarray, counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Distinct times (k,), and who `ended` (n,), who did not, and numbers at risk there, each (resamples, k)."""
     order = np.argsort(time, kind="stable")
     times, starts = np.unique(time[order], return_index=True)
-    counts, died = counts[:, order], event[order] == 1
-    deaths = np.add.reduceat(counts * died, starts, axis=1)
+    counts = counts[:, order]
+    ending = np.add.reduceat(counts * (ended[order] > 0), starts, axis=1)
     leaving = np.add.reduceat(counts, starts, axis=1)
     at_risk = np.cumsum(leaving[:, ::-1], axis=1)[:, ::-1]
-    return times, deaths, leaving - deaths, at_risk
+    return times, ending, leaving - ending, at_risk
 
 
 def _product_limit(ended: Floats, exposed: Floats) -> Floats:
@@ -64,38 +77,69 @@ def censoring_survival(time: Floats, event: Floats, counts: Floats) -> tuple[Flo
 
     Who has the event at a time is no longer exposed to censoring at that time.
     """
-    times, deaths, censored, at_risk = tally(time, event, counts)
-    return times, _product_limit(censored, at_risk - deaths)
+    times, ended, censored, at_risk = tally(time, event, counts)
+    return times, _product_limit(censored, at_risk - ended)
+
+
+def incidence(time: Floats, event: Floats, horizon: float, counts: Floats) -> tuple[Floats, Floats]:
+    """Probability of the event by the horizon (Aalen-Johansen; 1 - Kaplan-Meier where nothing competes), and of
+    being free of any event then, per resample; as if the last value held where follow-up ends before.
+    """
+    times, ended, _, at_risk = tally(time, event, counts)
+    free = _product_limit(ended, at_risk)
+    at_horizon = step_values(times, free, horizon)[:, 0]
+    if not (event == 2).any():
+        return 1 - at_horizon, at_horizon
+    _, events, _, _ = tally(time, event == 1, counts)
+    hazard = np.divide(events, at_risk, out=np.zeros_like(events), where=at_risk > 0)
+    before = np.column_stack([np.ones(len(free)), free[:, :-1]])
+    return (before * hazard)[:, times <= horizon].sum(axis=1), at_horizon
 
 
 def event_risk(time: Floats, event: Floats, horizon: float, counts: Floats) -> Floats:
-    """1 - Kaplan-Meier at the horizon, per resample; NaN where follow-up ends before, with patients left."""
-    times, deaths, _, at_risk = tally(time, event, counts)
-    survival = step_values(times, _product_limit(deaths, at_risk), horizon)[:, 0]
+    """`incidence` by the horizon; NaN where follow-up ends before, with patients left."""
+    risk, free = incidence(time, event, horizon, counts)
     followed = counts[:, time >= horizon].any(axis=1)
-    extinct = counts.any(axis=1) & (survival <= np.finfo(float).eps)
-    return np.where(followed | extinct, 1 - survival, np.nan)
+    extinct = counts.any(axis=1) & (free <= np.finfo(float).eps)
+    return np.where(followed | extinct, risk, np.nan)
+
+
+def pseudo_values(time: Floats, event: Floats, horizon: float) -> Floats:
+    """Jackknife pseudo-observations (n,) of the risk by the horizon: n F - (n - 1) F without the patient.
+
+    They stand for "had the event by the horizon" where censoring hides it (Andersen and Pohar Perme 2010).
+    """
+    n = len(time)
+    whole = incidence(time, event, horizon, np.ones((1, n)))[0]
+    without = np.empty(n)
+    for start in range(0, n, BLOCK):
+        rows = np.arange(start, min(n, start + BLOCK))
+        counts = np.ones((len(rows), n))
+        counts[np.arange(len(rows)), rows] = 0
+        without[rows] = incidence(time, event, horizon, counts)[0]
+    return np.asarray(n * whole - (n - 1) * without)
 
 
 def known_status(time: Floats, event: Floats, horizon: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Who had the event by the horizon, who is known to be free of it, and whether follow-up ends there.
+    """Who had the event by the horizon, who is known to be free of it then, and whether follow-up ends there.
 
-    Free of the event is who was followed beyond the horizon. Where nobody was, because follow-up ends exactly
-    at the horizon, it is who was censored there: they were free of the event up to it.
+    Free of the event is who was followed beyond the horizon, and who had a competing event by then. Where nobody
+    was followed beyond, because follow-up ends exactly at the horizon, it is who was censored there.
     """
     cases = (event == 1) & (time <= horizon)
     controls = time > horizon
     ends_there = not controls.any()
     if ends_there:
         controls = (time == horizon) & (event == 0)
-    return cases, controls, ends_there
+    return cases, controls | ((event == 2) & (time <= horizon)), ends_there
 
 
 def horizon_weights(time: Floats, event: Floats, horizon: float, counts: Floats) -> tuple[Floats, Floats]:
     """Inverse-probability-of-censoring weights of the cases and of the controls, (resamples, n) each.
 
     Cases weigh 1/G(T-), controls 1/G(horizon), everyone else 0; where follow-up ends exactly at the horizon,
-    controls weigh 1/G(horizon-). Graf et al. 1999; Uno et al. 2007. NaN in resamples that have no controls.
+    controls weigh 1/G(horizon-). A competing event weighs 1/G(T-). Graf et al. 1999; Uno et al. 2007; Schoop et
+    al. 2011. NaN in resamples that have no controls.
     """
     cases, controls, ends_there = known_status(time, event, horizon)
     times, uncensored = censoring_survival(time, event, counts)
@@ -103,8 +147,9 @@ def horizon_weights(time: Floats, event: Floats, horizon: float, counts: Floats)
     at_event = step_values(times, uncensored, time, before=True)
     np.divide(case_weights, at_event, out=case_weights, where=case_weights > 0)
     control_weights = np.where(controls, counts, 0.0)
-    at_horizon = np.broadcast_to(step_values(times, uncensored, horizon, before=ends_there), counts.shape)
-    np.divide(control_weights, at_horizon, out=control_weights, where=control_weights > 0)
+    at_horizon = step_values(times, uncensored, horizon, before=ends_there)
+    chance = np.where((event == 2) & (time <= horizon), at_event, at_horizon)
+    np.divide(control_weights, chance, out=control_weights, where=control_weights > 0)
     control_weights[~control_weights.any(axis=1)] = np.nan
     return case_weights, control_weights
 
@@ -114,7 +159,7 @@ def median_follow_up(time: Floats, event: Floats, counts: Floats) -> Floats:
 
     Where the curve runs along 0.5 the middle of that stretch is taken, as in R.
     """
-    times, censored, _, at_risk = tally(time, 1 - event, counts)
+    times, censored, _, at_risk = tally(time, event == 0, counts)
     curve = _product_limit(censored, at_risk)
     reached, below = curve <= 0.5 + 1e-12, curve < 0.5 - 1e-12
     first, second = times[reached.argmax(axis=1)], times[below.argmax(axis=1)]

@@ -44,4 +44,4 @@ class CombinedPredictors(TransformerMixin, BaseEstimator):
 
     def _join(self, X: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
         names = ["radscore"] if scores.shape[1] == 1 else [f"radscore_{place}" for place in range(scores.shape[1])]
-        return self.encoder_.transform(X).join(pd.DataFrame(scores, index=X.index, columns=names))
+        return self.encoder_.transform(X).assign(**dict(zip(names, scores.T, strict=True)))

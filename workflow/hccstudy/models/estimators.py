@@ -21,7 +21,10 @@ from sksurv.ensemble import GradientBoostingSurvivalAnalysis, RandomSurvivalFore
 from sksurv.exceptions import NoComparablePairException
 from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
+from sksurv.nonparametric import kaplan_meier_estimator
+from sksurv.util import Surv
 
+from hccstudy.endpoints import risk_column
 from hccstudy.models.steps import cox_score
 
 Grid = list[dict[str, Any]]
@@ -125,10 +128,38 @@ ESTIMATORS["multiclass"] = ESTIMATORS["binary"]
 
 
 def fit_quietly(estimator: BaseEstimator, X: pd.DataFrame, y: np.ndarray) -> BaseEstimator:
-    """Fit; a solver that has not quite converged is a weaker candidate, not a warning to the user."""
+    """Fit; a solver that has not quite converged is a weaker candidate, not a warning to the user.
+
+    Competing events are censorings to a survival estimator: it models the cause-specific hazard.
+    """
+    if y.dtype.names:
+        y = Surv.from_arrays(y["event"], y["time"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return estimator.fit(X, y)
+
+
+def free_of_competing(y: np.ndarray) -> np.ndarray | None:
+    """Times (first row) and the share of patients without a competing event just after them (second row), by
+    Kaplan-Meier with the event as censoring; None where nothing competes.
+    """
+    if not y.dtype.names or "competing" not in y.dtype.names or not y["competing"].any():
+        return None
+    return np.vstack(kaplan_meier_estimator(y["competing"], y["time"]))
+
+
+def event_probability(survival: np.ndarray, times: np.ndarray, horizon: float, free: np.ndarray | None) -> np.ndarray:
+    """Probability of the event by the horizon (n,) from a model's survival (n x times).
+
+    1 - survival, or where events compete the cumulative incidence: the sum of steps of the event-free survival times
+    the share still free of competing events just before, which covariates are not assumed to change (Putter et al. 2007).
+    """
+    last = np.searchsorted(times, horizon, side="right")
+    if free is None or not last:
+        return 1 - survival[:, last - 1] if last else np.zeros(len(survival))
+    steps = -np.diff(survival[:, :last], axis=1, prepend=1.0)
+    before = np.append(1.0, free[1])[np.searchsorted(free[0], times[:last], side="left")]
+    return np.asarray(steps @ before)
 
 
 def linear_predictor(model: Any, X: pd.DataFrame) -> np.ndarray:
@@ -172,21 +203,14 @@ def scores(model: Any, X: pd.DataFrame, endpoint: dict[str, Any]) -> pd.DataFram
             # a forest predicts mortality; on the scale of a log hazard it is log(-log S) at the last horizon
             last = max(0, np.searchsorted(times, max(endpoint["horizons"]), side="right") - 1)
             columns["lp"] = np.log(-np.log(np.clip(survival[:, last], 1e-6, 1 - 1e-6)))
+        free = getattr(model[-1], "free_of_competing_", None)
         for horizon in endpoint["horizons"]:
-            place = np.searchsorted(times, horizon, side="right") - 1
-            columns[f"risk@{horizon:g}"] = 1 - survival[:, place] if place >= 0 else np.zeros(len(X))
+            columns[risk_column(horizon)] = event_probability(survival, times, horizon, free)
         return pd.DataFrame(columns, index=X.index)
     probabilities = pd.DataFrame(model.predict_proba(X), index=X.index, columns=list(model.classes_))
     if endpoint["type"] == "binary":
         return pd.DataFrame({"risk": probabilities[1]})
     return pd.DataFrame({f"p@{level}": probabilities.get(level, 0.0) for level in endpoint["levels"]}, index=X.index)
-
-
-def score_columns(endpoint: dict[str, Any]) -> list[str]:
-    """The columns that `scores` and the risk groups give for an endpoint."""
-    if endpoint["type"] == "survival":
-        return ["lp", *(f"risk@{horizon:g}" for horizon in endpoint["horizons"]), "group"]
-    return ["risk", "group"] if endpoint["type"] == "binary" else [f"p@{level}" for level in endpoint["levels"]]
 
 
 def importance(model: Sequence[Any], names: Sequence[str]) -> pd.DataFrame:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from hccstudy.endpoints import score_columns
 from hccstudy.harmonize import CenterComBat
-from hccstudy.models.estimators import score_columns, scores
+from hccstudy.models.estimators import scores
 from hccstudy.models.frozen import load_model
 from hccstudy.models.resampling import assign_folds
 from hccstudy.models.steps import CENTER
@@ -46,7 +47,8 @@ def predict_external(
         frame.insert(0, CENTER, X[CENTER].loc[frame.index].to_numpy())
         frame.insert(1, "harmonization", frame.pop("harmonization"))
     else:
-        frame = pd.DataFrame(columns=[CENTER, "harmonization", *score_columns(endpoint)])
+        grouped = [] if endpoint["type"] == "multiclass" else ["group"]
+        frame = pd.DataFrame(columns=[CENTER, "harmonization", *score_columns(endpoint), *grouped])
     write_table(frame.rename_axis("patient").reset_index(), predictions)
 
 

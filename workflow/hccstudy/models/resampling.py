@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
-from hccstudy.models.estimators import Grid, fit_quietly, inner_score, linear_predictor
+from hccstudy.models.estimators import Grid, fit_quietly, free_of_competing, inner_score, linear_predictor
 from hccstudy.models.steps import CENTER
 
 
@@ -22,18 +22,18 @@ def assign_folds(
     seed: int,
     strata: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Fold (0 .. folds-1) of every row, one row a patient.
+    """Fold (0 .. folds-1) of every row; all rows of a patient (a bootstrap draws some twice) are in one fold.
 
     The patients of each center and, where given, of each stratum are dealt out in an order drawn by `seed`, so that
     every fold has its share of every center and outcome. Shares matter: with fewer events in one fold its model's
     training rows have more, and pooled out-of-fold scores of a useless model would rank patients in reverse.
     """
     strata = strata or [""] * len(patients)
-    drawn = [hashlib.sha256(f"{seed} {patient}".encode()).hexdigest() for patient in patients]
-    order = sorted(range(len(patients)), key=lambda place: (centers[place], strata[place], drawn[place]))
-    fold = np.empty(len(patients), dtype=int)
-    fold[order] = np.arange(len(patients)) % folds
-    return fold
+    drawn = {patient: hashlib.sha256(f"{seed} {patient}".encode()).hexdigest() for patient in patients}
+    first = {patient: place for place, patient in reversed(list(enumerate(patients)))}
+    order = sorted(drawn, key=lambda patient: (centers[first[patient]], strata[first[patient]], drawn[patient]))
+    fold = {patient: number % folds for number, patient in enumerate(order)}
+    return np.array([fold[patient] for patient in patients], dtype=int)
 
 
 def strata(y: np.ndarray, patients: Sequence[str], repeated: Collection[str]) -> list[str]:
@@ -74,6 +74,9 @@ class TunedModel(BaseEstimator):
         steps = clone(self.steps)
         prepared = steps.fit_transform(X, y)
         estimator = fit_quietly(clone(self.estimator).set_params(**self.best_), prepared, y)
+        free = free_of_competing(y)
+        if free is not None:
+            estimator.free_of_competing_ = free
         self.pipeline_ = Pipeline([*steps.steps, ("estimator", estimator)])
         return self
 

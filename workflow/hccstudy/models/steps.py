@@ -6,6 +6,7 @@ learns from the rows that it is fitted on and nothing else, so that a pipeline i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -45,6 +46,26 @@ class RadiomicsImputer(TransformerMixin, BaseEstimator):
         values = X[self.features_].to_numpy(dtype=float)
         values = np.where(np.isfinite(values), values, self.medians_)
         return pd.DataFrame(values, index=X.index, columns=self.features_).assign(**{CENTER: X[CENTER]})
+
+
+class NamedFeatures(TransformerMixin, BaseEstimator):
+    """Keeps features whose name matches the regular expression `pattern` (None: all), and `center`."""
+
+    def __init__(self, pattern: str | None = None) -> None:
+        self.pattern = pattern
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+        names = [name for name in X.columns if name != CENTER]
+        self.features_ = [name for name in names if self.pattern is None or re.search(self.pattern, name)]
+        if not self.features_:
+            found = f"none of {len(names)} radiomics features matches {self.pattern!r}"
+            raise StudyError(
+                f"models: {found}; expected a part of a name such as {names[0] if names else 'morph_volume'}"
+            )
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        return X[[*self.features_, CENTER]]
 
 
 class StabilityFilter(TransformerMixin, BaseEstimator):

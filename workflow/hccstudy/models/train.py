@@ -21,6 +21,7 @@ from hccstudy.models.resampling import TunedModel, assign_folds, strata
 from hccstudy.models.steps import (
     CENTER,
     ClinicalEncoder,
+    NamedFeatures,
     RadiomicsImputer,
     RedundancyFilter,
     StabilityFilter,
@@ -37,10 +38,11 @@ def categories(settings: dict[str, Any]) -> list[str]:
 
 
 def outcome_array(frame: pd.DataFrame, endpoint: dict[str, Any]) -> np.ndarray:
-    """Outcomes as estimators want them: (event, time) records, 0/1, or class names."""
+    """Outcomes as models want them: records (event, time, competing), 0/1, or class names."""
     if endpoint["type"] == "survival":
-        outcome = np.empty(len(frame), dtype=[("event", bool), ("time", float)])
+        outcome = np.empty(len(frame), dtype=[("event", bool), ("time", float), ("competing", bool)])
         outcome["event"], outcome["time"] = frame[endpoint["event"]] == 1, frame[endpoint["time"]]
+        outcome["competing"] = frame[endpoint["event"]] == endpoint.get("competing")
         return outcome
     values = frame[endpoint["column"]]
     return values.to_numpy(dtype=int) if endpoint["type"] == "binary" else values.to_numpy(dtype=str)
@@ -51,6 +53,30 @@ def predictor_frame(features: pd.DataFrame, patients: pd.DataFrame, clinical: li
     joined = patients.set_index("patient")[[CENTER, *clinical]]
     radiomics = features.set_index("patient").drop(columns=CENTER)
     return joined.join(radiomics, how="inner").sort_index()
+
+
+def development_data(
+    features: str, development: str, repeats: str, settings: dict[str, Any]
+) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, pd.DataFrame | None]:
+    """What a model is trained on: predictors and outcomes of the development patients who have both, their rows of
+    the development table, and the repeated measurements (None where stability is not assessed).
+    """
+    endpoint = settings["endpoint"]
+    patients = read_table(development, text=categories(settings))
+    repeated = read_table(repeats) if settings["stability"]["method"] != "none" else None
+    X = predictor_frame(read_table(features), patients, list(settings["clinical"]))
+    known = patients.set_index("patient").loc[X.index]
+    known = known[known[endpoint["time"] if endpoint["type"] == "survival" else endpoint["column"]].notna()]
+    return X.loc[known.index], outcome_array(known, endpoint), known, repeated
+
+
+def candidate_parameters(settings: dict[str, Any], X: pd.DataFrame) -> int:
+    """Parameters offered to a model before any selection; a category counts once per level but the first."""
+    clinical = sum(len(variable.get("levels", [0, 1])) - 1 for variable in settings["clinical"].values())
+    radiomics = NamedFeatures(settings["model"]["features"]).fit(X.drop(columns=list(settings["clinical"]))).features_
+    candidates = {"radiomics": len(radiomics), "clinical": clinical}
+    predictors = settings["model"]["predictors"]
+    return sum(candidates.values()) if predictors == "combined" else candidates[predictors]
 
 
 def build_model(settings: dict[str, Any], repeats: pd.DataFrame | None, sizes: Mapping[str, int]) -> TunedModel:
@@ -72,6 +98,7 @@ def build_model(settings: dict[str, Any], repeats: pd.DataFrame | None, sizes: M
         return [
             ("impute", RadiomicsImputer(clinical=list(settings["clinical"]))),
             ("combat", combat),
+            ("named", NamedFeatures(rules["features"])),
             ("stability", StabilityFilter(repeats, settings["stability"]["threshold"])),
             ("redundancy", RedundancyFilter(resampling["correlation"])),
             ("scale", Standardizer()),
@@ -139,16 +166,11 @@ def train_model(
     Patients without features or without this outcome are left out here; the ledger has them.
     """
     endpoint, rules = settings["endpoint"], settings["model"]
-    patients = read_table(development, text=categories(settings))
-    repeated = read_table(repeats) if settings["stability"]["method"] != "none" else None
-    X = predictor_frame(read_table(features), patients, list(settings["clinical"]))
-    known = patients.set_index("patient").loc[X.index]
-    column = endpoint["time"] if endpoint["type"] == "survival" else endpoint["column"]
-    known = known[known[column].notna()]
-    X, y = X.loc[known.index], outcome_array(known, endpoint)
+    X, y, _, repeated = development_data(features, development, repeats, settings)
     sizes = X[CENTER].value_counts().to_dict()
     needed = minimum_training(settings["resampling"]["folds"])
     if len(X) < needed:
+        column = endpoint["time"] if endpoint["type"] == "survival" else endpoint["column"]
         found = f"{len(X)} development patients with features and {column}"
         advice = "the ledger says who was lost; fewer resampling.folds need fewer"
         raise StudyError(f"{endpoint['name']} {rules['name']}: {found}; expected at least {needed} ({advice})")
@@ -169,10 +191,7 @@ def train_model(
     write_table(selected, coefficients)
     write_table(pd.DataFrame(tuned.tuning_, columns=None if tuned.tuning_ else ["inner_score"]), tuning)
     save_model(fitted, model)
-    # a category counts once per parameter, as in sample-size rules
-    parameters = sum(len(variable.get("levels", [0, 1])) - 1 for variable in settings["clinical"].values())
-    candidates = {"radiomics": X.shape[1] - 1 - len(settings["clinical"]), "clinical": parameters}
-    offered = sum(candidates.values()) if rules["predictors"] == "combined" else candidates[rules["predictors"]]
+    offered = candidate_parameters(settings, X)
     events = int(y["event"].sum()) if y.dtype.names else int(pd.Series(y).value_counts().min())
     write_json(
         {

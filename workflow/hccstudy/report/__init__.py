@@ -13,12 +13,12 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
-from hccstudy.catalog import figure_names, models_of
+from hccstudy.catalog import absent_figures, figure_names, models_of
 from hccstudy.errors import StudyError
 from hccstudy.figures.evaluated import DISCRIMINATION, stack
 from hccstudy.figures.stages import METRICS
 from hccstudy.ledger import COLUMNS as LEDGER_COLUMNS
-from hccstudy.report import content
+from hccstudy.report import content, internal
 from hccstudy.report.methods import methods
 from hccstudy.tables import atomic, read_json, read_table
 
@@ -31,10 +31,14 @@ def write_report(
     development: str,
     external: str,
     ledger: str,
-    acquisition: str,
+    acquisition: str | None = None,
     icc: str,
+    shifts: str,
     centers: str,
     metrics: list[str],
+    performance: list[str],
+    left_out: list[str],
+    pooled: list[str],
     cards: list[str],
     figures: list[str],
     captions: list[str],
@@ -45,18 +49,24 @@ def write_report(
 ) -> None:
     """Write the report as one self-contained, offline HTML file; equal inputs give equal bytes.
 
-    `metrics` and `cards` hold one path per endpoint and model, `figures` the PNG files of all names of
+    `metrics`, `cards` and the tables of internal validation (`performance`, `left_out`, which is its centers.tsv,
+    and `pooled`) hold one path per endpoint and model, `figures` the PNG files of all names of
     `catalog.figure_names`, `captions` the .rst files of workflow/report (named by kind of figure, shared with
     Snakemake's own report), `template` is workflow/report/index.html.j2. `settings` is the config. Outcomes
     of external centers are not read: the report shows validation tables only.
     """
     images = {Path(path).stem: path for path in figures}
-    names = figure_names(settings["endpoints"], settings["models"])
+    names = figure_names(settings["endpoints"], settings["models"], absent_figures(settings))
     absent = [name for of in names.values() for name in of if name not in images]
     if absent:
         raise StudyError(f"report: no figure {', '.join(absent)}; expected the PNG files of all figure names")
     read_cards = [_read_card(path) for path in cards]
     table = stack(metrics, METRICS)
+    inside = {
+        "performance": stack(performance, [*internal.LEAD, "apparent", "corrected", "estimate_632plus"]),
+        "left_out": stack(left_out, [*internal.LEAD, "center", "estimate"]),
+        "pooled": stack(pooled, [*internal.LEAD, "estimate", "prediction_lower", "prediction_upper"]),
+    }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(template).parent),
         autoescape=True,
@@ -76,6 +86,7 @@ def write_report(
         read_table(external, ["patient"], text=categories),
     )
     flow = read_table(ledger, LEDGER_COLUMNS)
+    moves = read_table(shifts, ["feature", "center", "shift", "scale"])
     last = flow[flow["status"].eq("included") & flow["stage"].eq("features")]
     text = environment.get_template(Path(template).name).render(
         settings=settings,
@@ -86,10 +97,19 @@ def write_report(
         characteristics=content.characteristics(*patients, settings),
         outcomes=content.outcomes(table, settings),
         losses=content.losses(flow),
-        acquisition=content.acquisition(read_table(acquisition), [*roles["development"], *roles["external"]]),
+        acquisition=content.acquisition(read_table(acquisition), [*roles["development"], *roles["external"]])
+        if acquisition
+        else None,
+        feature_tables=used.get("feature_tables", {}),
+        drawn=names["study"],
         stability=content.stability(read_table(icc), float(settings["stability"]["threshold"])),
+        shifts=content.shifts(moves),
+        unharmonized=content.harmonization(moves, settings),
         centers=_centers(read_table(centers)),
-        endpoints={name: _endpoint(name, table, settings) for name in settings["endpoints"]},
+        endpoints={
+            name: _endpoint(name, table, settings) | _internal(name, table, inside, read_cards, patients[0], settings)
+            for name in settings["endpoints"]
+        },
         models=content.models(read_cards),
         methods=methods(settings, used),
         provenance=used,
@@ -120,6 +140,28 @@ def _endpoint(name: str, metrics: pd.DataFrame, settings: Mapping[str, Any]) -> 
         "type": kind,
         "headline": content.headline(metrics, name, definition),
         "side_by_side": content.side_by_side(metrics, name, definition),
+    }
+
+
+def _internal(
+    name: str,
+    metrics: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    cards: list[dict[str, Any]],
+    patients: pd.DataFrame,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    definition = settings["endpoints"][name]
+    sizes, shortages = internal.sample_size(cards, metrics, patients, name, definition)
+    optimism = internal.optimism(tables["performance"], metrics, name, definition)
+    left_out = internal.left_out(tables["left_out"], tables["pooled"], name, definition)
+    return {
+        "optimism": optimism,
+        "optimism_first": internal.first_of(optimism, definition["type"]),
+        "left_out": left_out,
+        "left_out_first": internal.first_of(left_out, definition["type"]),
+        "sample_size": sizes,
+        "shortages": shortages,
     }
 
 

@@ -37,6 +37,7 @@ NAMES = {
     "net_benefit": "net benefit",
     "logrank_p": "log-rank",
 }
+HARMONIZATIONS = {"none": "none (primary)", "center-calibrated": "center-calibrated (secondary)"}
 CALIBRATION = ["oe", "citl", "slope", "ici", "brier", "ipa"]
 
 
@@ -160,6 +161,30 @@ def stability(icc: pd.DataFrame, threshold: float) -> str:
     )
 
 
+def shifts(table: pd.DataFrame) -> pd.DataFrame:
+    """What ComBat takes away per development center: median [5th, 95th percentile], and the feature it moves most."""
+    rows = []
+    for center, of in table.groupby("center", sort=False):
+        largest = of.loc[of["shift"].abs().idxmax()]
+        row = {"Center": center, "Features": str(len(of))}
+        for column, label in {"shift": "Shift (SD within centers)", "scale": "Scale (ratio of SDs)"}.items():
+            low, middle, high = np.percentile(of[column], [5, 50, 95])
+            row[label] = f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+        if (of["scale"] == 1).all():
+            row["Scale (ratio of SDs)"] = "left as it is"
+        rows.append(row | {"Largest shift": f"{largest['shift']:.2f} ({largest['feature']})"})
+    return pd.DataFrame(rows)
+
+
+def harmonization(table: pd.DataFrame, settings: Mapping[str, Any]) -> str:
+    """One sentence where features were not harmonized; "" where they were (`table`: shifts and scales)."""
+    if settings["harmonize"]["method"] == "none":
+        return "Features were not harmonized between centers (harmonize: none): there is no shift and no scale to show."
+    if table.empty:
+        return "All development patients are of one center: there was nothing to harmonize."
+    return ""
+
+
 def _value(rows: pd.DataFrame, metric: str) -> str:
     """The estimate of one metric with its interval; "-" where there is no such row."""
     of = rows[rows["metric"] == metric]
@@ -206,36 +231,48 @@ def headline(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, Any]
 
 
 def side_by_side(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, Any]) -> pd.DataFrame:
-    """External results without and with harmonization of the new centers; empty where there is no second one."""
+    """External results without and with harmonization of the new centers, by center and pooled.
+
+    Models without a secondary result (they hold no ComBat) are left out; empty where no model has one. Where the
+    two results are of different patients the secondary one is withheld and the table says so.
+    """
     of = metrics[(metrics["endpoint"] == endpoint) & (metrics["evaluation"] == "external")]
-    if "center-calibrated" not in set(of["harmonization"]):
-        return pd.DataFrame()
-    metric = next(iter(DISCRIMINATION[definition["type"]]))
-    horizon = float(max(definition["horizons"])) if definition["type"] == "survival" else None
-    labels = {"none": "none (primary)", "center-calibrated": "center-calibrated (secondary)"}
     secondary = of[of["harmonization"] == "center-calibrated"]
-    calibrated = set(zip(secondary["model"], secondary["center"], strict=True))
+    metric = next(iter(DISCRIMINATION[definition["type"]]))
+    columns = _compared(definition, metric)
+    centers = sorted(dict.fromkeys(of["center"]), key=lambda name: name == "pooled")  # pooled last
     rows = []
-    for (model, center), both in of.groupby(["model", "center"], sort=False):
-        if (model, center) not in calibrated or both.groupby("harmonization")["n"].max().nunique() > 1:
-            continue  # pooled results of different centers are no comparison
-        for harmonization, label in labels.items():
-            here = both[both["harmonization"] == harmonization]
-            n, events = _counts(here[here["metric"] == metric])
-            row = {
-                "Model": model,
-                "Center": center,
-                "Harmonization of the center": label,
-                "n": n,
-                "Events": events,
-            }
-            row[NAMES[metric]] = _value(here, metric)
-            if definition["type"] != "multiclass":
-                when = "" if horizon is None else f" at {horizon:g} {definition['unit']}"
-                row |= {NAMES[name] + when: _value(at(here, horizon), name) for name in ("oe", "ici")}
-                row[NAMES["slope"]] = _value(here, "slope")
-            rows.append(row)
+    for model in dict.fromkeys(secondary["model"]):
+        for center in centers:
+            here = of[(of["model"] == model) & (of["center"] == center)]
+            parts = dict(tuple(here.groupby("harmonization")))
+            sizes = {name: part["n"].max() for name, part in parts.items()}
+            for harmonization, label in HARMONIZATIONS.items():
+                part = parts.get(harmonization, here.iloc[:0])
+                n, events = _counts(part[part["metric"] == metric])
+                values = {name: _value(at(part, horizon), key) for name, (key, horizon) in columns.items()}
+                if harmonization != "none" and part.empty:
+                    values = dict.fromkeys(columns, "too few patients")
+                elif harmonization != "none" and sizes["none"] != sizes[harmonization]:
+                    values = dict.fromkeys(columns, "other patients")
+                named = {"Model": model, "Center": center, "Harmonization of the center": label}
+                rows.append(named | {"n": n, "Events": events} | values)
     return pd.DataFrame(rows)
+
+
+def _compared(definition: Mapping[str, Any], metric: str) -> dict[str, tuple[str, float | None]]:
+    """Columns of side_by_side: discrimination, then O/E at every horizon, ICI at the last one, slope."""
+    columns: dict[str, tuple[str, float | None]] = {NAMES[metric]: (metric, None)}
+    if definition["type"] == "survival":
+        times = {f" at {float(value):g} {definition['unit']}": float(value) for value in sorted(definition["horizons"])}
+        columns |= {NAMES["oe"] + when: ("oe", horizon) for when, horizon in times.items()}
+        last = list(times)[-1]
+        columns[NAMES["ici"] + last] = ("ici", times[last])
+    elif definition["type"] == "binary":
+        columns |= {NAMES[name]: (name, None) for name in ("oe", "ici")}
+    if definition["type"] != "multiclass":
+        columns[NAMES["slope"]] = ("slope", None)
+    return columns
 
 
 def performance(

@@ -53,7 +53,7 @@ def methods(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[
     sections = [
         ("Study design and participants", _participants(settings)),
         ("Outcomes", _outcomes(settings["endpoints"])),
-        ("Images, regions of interest and features", _imaging(settings)),
+        _source(settings, provenance),
         ("Feature stability and harmonization", _robustness(settings)),
         ("Model development", _development(settings)),
         ("Performance evaluation", _evaluation(settings)),
@@ -97,6 +97,23 @@ def _outcomes(endpoints: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
+def _from_table(settings: Mapping[str, Any]) -> bool:
+    return bool(settings["features"].get("table"))
+
+
+def _source(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> tuple[str, str]:
+    """Where the features come from: (heading, paragraph)."""
+    if not _from_table(settings):
+        return "Images, regions of interest and features", _imaging(settings)
+    table = settings["features"]["table"]
+    return "Features", (
+        "Features were extracted outside this study, which began with a table of them "
+        f"({table}, SHA-256 beginning {provenance['feature_tables'][table][:12]}). [How images were acquired, "
+        "processed and segmented, and how features were computed, is for the author to describe.] A patient without a "
+        "row, or with a value that is no number, was left out; missing values were imputed."
+    )
+
+
 def _imaging(settings: Mapping[str, Any]) -> str:
     sentences = []
     for name, definition in settings["series"].items():
@@ -131,10 +148,13 @@ def _robustness(settings: Mapping[str, Any]) -> str:
         "readers": "repeated segmentation by a second reader",
         "perturbation": f"{stability.get('perturbations')} random perturbations of the segmentation",
     }
-    text = "Stability of features to segmentation was not assessed. "
+    subject, text = "Stability to segmentation", "Stability of features to segmentation was not assessed. "
+    if _from_table(settings):
+        subject, text = "Stability", "Stability of features was not assessed. "
+        repeated = {"readers": "repeated measurements made outside this study"}
     if stability["method"] != "none":
         text = (
-            "Stability to segmentation was measured on development patients from "
+            f"{subject} was measured on development patients from "
             f"{repeated[stability['method']]} as the intraclass correlation coefficient ICC(2,1), absolute "
             f"agreement; features below {stability['threshold']:g} were not used. "
         )
@@ -178,7 +198,24 @@ def _development(settings: Mapping[str, Any]) -> str:
         f"patients only, inside every fold of a nested cross-validation ({resampling['folds']} outer and "
         f"{resampling['inner_folds']} inner folds, grouped by patient). The final models were refitted on "
         "all development patients and frozen with their cut-offs (median predicted score of the training "
-        "patients)."
+        f"patients). {_internal(settings)}"
+    )
+
+
+def _internal(settings: Mapping[str, Any]) -> str:
+    """How optimism was estimated, and the centers left out one after the other."""
+    text, resamples = "", settings["resampling"]["optimism"]
+    if resamples:
+        text = (
+            f"Optimism was estimated in {resamples} bootstrap samples of patients within centers, in each of which "
+            "the whole model building was repeated, and .632+ estimates from the patients who were not drawn. "
+        )
+    centers = len(settings["cohort"]["centers"]["development"])
+    if centers < (3 if settings["harmonize"]["method"] == "combat" else 2):
+        return text.strip()
+    return text + (
+        "Every development center was left out once and predicted by the model built on the others; estimates were "
+        "pooled over centers by random effects (restricted maximum likelihood, Hartung-Knapp intervals)."
     )
 
 
@@ -214,7 +251,8 @@ def _evaluation(settings: Mapping[str, Any]) -> str:
 
 
 def _software(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    cited = ["pyradiomics", "scikit-learn", "scikit-survival", "SimpleITK", "numpy", "snakemake"]
+    imaging = [] if _from_table(settings) else ["pyradiomics", "SimpleITK"]
+    cited = ["scikit-learn", "scikit-survival", *imaging, "numpy", "snakemake"]
     versions = {name.lower(): version for name, version in provenance["packages"].items()}
     named = [f"{name} {versions[name.lower()]}" for name in cited if name.lower() in versions]
     return (

@@ -1,0 +1,346 @@
+"""`hccstudy evaluate`: predictions of any origin, from a table of the user's own through the evaluation engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hccstudy.endpoints import risk_column
+from hccstudy.errors import Problems, StudyError
+from hccstudy.evaluation import APPARENT, TABLES, compare, evaluate
+from hccstudy.tables import read_text_table, write_table
+
+HELD_OUT = "held-out"
+LEFT_OUT = ["endpoint", "evaluation", "harmonization"]  # columns that say nothing of a table of one origin
+ALWAYS = ["metrics", "calibration_curve", "net_benefit"]  # written even where they are empty
+TRUTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
+SEPARATORS = "_@.-: "
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `hccstudy evaluate` is asked: the options of the command line under their own names."""
+
+    table: str
+    outcome: str
+    out: str
+    event: str | None = None
+    time: str | None = None
+    category: str | None = None  # --class
+    risk: Sequence[str] = ()
+    risk_prefix: Sequence[str] = ()
+    lp: Sequence[str] = ()
+    horizon: Sequence[float] = ()
+    survival_curves: Sequence[str] = ()
+    competing: float | None = None
+    center: str | None = None
+    patient: str | None = None
+    thresholds: Sequence[float] | None = None
+    smoother: str = "cox"
+    bootstrap: int = 500
+    seed: int = 1
+    apparent: bool = False
+
+
+USES = {
+    "binary": {"event", "risk", "lp"},
+    "survival": {"event", "time", "risk", "lp", "horizon", "survival_curves", "competing"},
+    "multiclass": {"category", "risk_prefix"},
+}
+NEEDS = {"binary": ["event"], "survival": ["time", "event"], "multiclass": ["category", "risk_prefix"]}
+
+
+def evaluate_table(request: Request) -> list[str]:
+    """Evaluate the predictions of a table (.tsv, .csv, .xlsx; one row a patient) and write metrics.tsv,
+    calibration_curve.tsv, net_benefit.tsv, comparisons.tsv, the other tables that the outcome has, and the figures.
+
+    Returns notes for the user. StudyError: an impossible request, or every wrong cell by row and column.
+    """
+    _check_request(request)
+    raw = read_text_table(request.table)
+    if raw.empty:
+        raise StudyError(f"{request.table}: no row; expected one row a patient")
+    reader = _Reader(raw, request.table)
+    frame, levels = _outcomes(reader, request)
+    known = frame.dropna(subset=[name for name in ("event", "time", "level") if name in frame]).index
+    if not len(known):
+        raise StudyError(f"{request.table}: no row has an outcome; expected values in the outcome's columns")
+    reader.rows = known
+    frame = frame.loc[known]
+    models = _scores(reader, request, levels)
+    reader.problems.raise_if_any()
+    curves = _curves(request, frame, len(raw), list(models))
+
+    settings = _settings(request, levels)
+    frames = {name: frame.join(scores) for name, scores in models.items()}
+    results = [evaluate(of, settings | {"model": name, "curves": curves.get(name)}) for name, of in frames.items()]
+    tables = {
+        name: pd.concat([result[name] for result in results], ignore_index=True).drop(columns=LEFT_OUT)
+        for name in TABLES
+    }
+    folder = Path(request.out)
+    for name, table in tables.items():
+        if len(table) or name in ALWAYS:
+            write_table(table, folder / f"{name}.tsv")
+    write_table(compare(frames, settings).drop(columns=LEFT_OUT), folder / "comparisons.tsv")
+    _draw(tables, frames, settings, folder)
+    lost = len(raw) - len(known)
+    notes = [f"{lost} of {len(raw)} rows have no outcome and are left out"] if lost else []
+    refused = tables["metrics"]["estimate"].isna().sum()
+    if refused:
+        notes.append(f"{refused} of {len(tables['metrics'])} estimates are refused; column method says why")
+    return notes
+
+
+def _check_request(request: Request) -> None:
+    """Options that do not belong together, or are missing, or out of range."""
+    kind = request.outcome
+    given = {name for names in USES.values() for name in names if getattr(request, name)}
+    wrong = sorted(given - USES[kind])
+    if wrong:
+        raise StudyError(f"--{_option(wrong[0])} does not belong to --outcome {kind}; expected only its own options")
+    missing = [name for name in NEEDS[kind] if name not in given]
+    if kind != "multiclass" and not given & {"risk", "lp"}:
+        missing.append("risk")
+    if missing:
+        raise StudyError(f"--outcome {kind} lacks --{_option(missing[0])}")
+    if kind == "survival" and request.risk and not request.horizon:
+        raise StudyError("--risk without --horizon; expected the time by which the risk is predicted")
+    for names, option in ((request.risk, "risk"), (request.lp, "lp"), (request.risk_prefix, "risk-prefix")):
+        twice = sorted({name for name in names if list(names).count(name) > 1})
+        if twice:
+            raise StudyError(f"--{option} {twice[0]} appears twice; expected every model once")
+    if request.risk and request.lp and len(request.lp) != len(request.risk):
+        raise StudyError(
+            f"{len(request.lp)} --lp for {len(request.risk)} --risk; expected one for each, in their order"
+        )
+    if request.survival_curves and len(request.survival_curves) != max(len(request.risk), len(request.lp)):
+        found = f"{len(request.survival_curves)} --survival-curves for {max(len(request.risk), len(request.lp))} models"
+        raise StudyError(f"{found}; expected one for each, in their order")
+    for option, values, valid, expected in (
+        ("horizon", request.horizon, lambda value: value > 0, "a time above 0"),
+        ("thresholds", request.thresholds or (), lambda value: 0 < value < 1, "probabilities between 0 and 1"),
+        ("bootstrap", [request.bootstrap], lambda value: value >= 0, "0 or more resamples"),
+        ("seed", [request.seed], lambda value: value >= 0, "a seed of 0 or more"),
+    ):
+        for value in values:
+            if not (np.isfinite(value) and valid(value)):
+                raise StudyError(f"--{option} {value:g}; expected {expected}")
+    if request.competing is not None and request.competing in (0, 1):
+        raise StudyError(f"--competing {request.competing:g}; expected a value other than 0 (censored) and 1 (event)")
+
+
+def _option(name: str) -> str:
+    return "class" if name == "category" else name.replace("_", "-")
+
+
+@dataclass
+class _Reader:
+    """Columns of a text table as numbers, each wrong cell a problem."""
+
+    raw: pd.DataFrame
+    file: str
+
+    def __post_init__(self) -> None:
+        self.problems = Problems()
+        self.rows = self.raw.index
+
+    def text(self, column: str) -> pd.Series:
+        if column not in self.raw.columns:
+            raise StudyError(f"{self.file}: no column {column!r}; it has {', '.join(self.raw.columns)}")
+        return self.raw.loc[self.rows, column]
+
+    def numbers(self, column: str, expected: str, low: float = -np.inf, high: float = np.inf) -> pd.Series:
+        """Every cell must be a finite number from low to high."""
+        texts = self.text(column)
+        values = pd.to_numeric(texts, errors="coerce").astype(float)
+        bad = ~(np.isfinite(values) & values.between(low, high))
+        self.report(texts, bad, expected)
+        return values
+
+    def report(self, texts: pd.Series, bad: pd.Series, expected: str) -> None:
+        for row in texts.index[bad.to_numpy(dtype=bool)]:
+            found = repr(texts[row]) if texts[row] else "empty"
+            self.problems.add(self.file, found, expected, row=int(row), column=str(texts.name))
+
+
+def _outcomes(reader: _Reader, request: Request) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Columns patient, center, evaluation, harmonization and the outcome (missing: NaN), and the levels of a class."""
+    raw = reader.raw
+    width = len(str(raw.index[-1]))
+    patient = (
+        reader.text(request.patient)
+        if request.patient
+        else pd.Series(raw.index, raw.index).astype(str).str.zfill(width)
+    )
+    center = reader.text(request.center) if request.center else pd.Series(None, raw.index, dtype=object)
+    for texts in (patient, center):
+        if texts is center and not request.center:
+            continue
+        reader.report(texts, texts == "", "the name of the patient" if texts is patient else "a center")
+    frame = pd.DataFrame({"patient": patient, "center": center}).assign(
+        evaluation=APPARENT if request.apparent else HELD_OUT, harmonization="none"
+    )
+    if request.outcome == "multiclass":
+        assert request.category
+        observed = reader.text(request.category)
+        levels = _levels(raw, request, set(observed) - {""})
+        reader.report(
+            observed, ~observed.isin([*levels, ""]), f"one of {', '.join(levels)}, as in the columns of --risk-prefix"
+        )
+        return frame.assign(level=observed.where(observed != "", None)), levels
+    assert request.event
+    texts = reader.text(request.event)
+    event = texts.str.lower().map(TRUTH).fillna(pd.to_numeric(texts, errors="coerce")).astype(float)
+    codes = [0.0, 1.0] if request.competing is None else [0.0, 1.0, request.competing]
+    advice = (
+        "" if request.outcome == "binary" or request.competing is not None else " (--competing names a third value)"
+    )
+    expected = " or ".join(f"{code:g}" for code in codes) + advice
+    reader.report(texts, ~event.isin(codes) & (texts != ""), expected)
+    frame["event"] = event.where(event.isin(codes))
+    if request.outcome == "survival":
+        assert request.time
+        moments = reader.text(request.time)
+        time = pd.to_numeric(moments, errors="coerce").astype(float)
+        reader.report(moments, ~(np.isfinite(time) & (time > 0)) & (moments != ""), "a time above 0")
+        half = (moments == "") != (texts == "")
+        reader.report(moments, half & (moments == ""), f"a time, because {request.event} is there")
+        reader.report(texts, half & (texts == ""), f"an event, because {request.time} is there")
+        frame["time"] = time
+    return frame, ()
+
+
+def _levels(raw: pd.DataFrame, request: Request, observed: set[str]) -> tuple[str, ...]:
+    """The classes that the columns of the first prefix name, with or without a separator after the prefix."""
+    prefix = request.risk_prefix[0]
+    ends = [str(name).removeprefix(prefix) for name in raw.columns if str(name).startswith(prefix) and name != prefix]
+    if not observed & set(ends):
+        ends = [end.lstrip(SEPARATORS) for end in ends if end[0] in SEPARATORS]
+    ends = [end for end in ends if end]
+    if len(ends) < 3:
+        raise StudyError(
+            f"{request.table}: {len(ends)} columns begin with {prefix!r}; expected one for each of three or more classes"
+        )
+    return tuple(ends)
+
+
+def _scores(reader: _Reader, request: Request, levels: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """The scores of each model under the engine's names of columns."""
+    probability = "a probability from 0 to 1"
+    models: dict[str, pd.DataFrame] = {}
+    for prefix in request.risk_prefix:
+        columns = {}
+        for level in levels:
+            found = [name for name in reader.raw if str(name).startswith(prefix) and _ends(str(name), prefix, level)]
+            if not found:
+                raise StudyError(f"{request.table}: no column {prefix}{level}; expected one for every class")
+            columns[f"p@{level}"] = reader.numbers(str(found[0]), probability, 0, 1)
+        scores = pd.DataFrame(columns)
+        sums = scores.sum(axis=1).round(6)
+        off = scores.notna().all(axis=1) & ((sums - 1).abs() > 0.02)
+        reader.report(sums.astype(str).rename(f"the sum of {prefix}..."), off, "1")
+        models[prefix.rstrip(SEPARATORS) or prefix] = scores
+    names = request.risk or request.lp
+    for place, name in enumerate(names):
+        columns = {}
+        if request.lp:
+            advice = "a finite number"
+            columns["lp"] = reader.numbers(request.lp[place], advice)
+        if request.risk and request.outcome == "binary":
+            advice = "" if request.lp else " (a score that is no probability goes by --lp alone)"
+            columns["risk"] = reader.numbers(name, probability + advice, 0, 1)
+        for horizon in request.horizon if request.risk else ():
+            column = _horizon_column(reader.raw, name, horizon, request)
+            columns[risk_column(horizon)] = reader.numbers(column, probability, 0, 1)
+        models[name] = pd.DataFrame(columns)
+    return models
+
+
+def _ends(name: str, prefix: str, level: str) -> bool:
+    end = name.removeprefix(prefix)
+    return level in (end, end.lstrip(SEPARATORS))
+
+
+def _horizon_column(raw: pd.DataFrame, name: str, horizon: float, request: Request) -> str:
+    """`name@horizon`, or `name` itself where there is one horizon."""
+    for column in map(str, raw.columns):
+        head, _, tail = column.rpartition("@")
+        if head == name and pd.to_numeric(tail, errors="coerce") == horizon:
+            return column
+    if len(request.horizon) == 1:
+        return name
+    raise StudyError(f"{request.table}: no column {name}@{horizon:g}; expected the risk at every horizon")
+
+
+def _curves(request: Request, frame: pd.DataFrame, rows: int, models: list[str]) -> dict[str, pd.DataFrame]:
+    """Predicted survival of every patient (rows as in `frame`) at the times that the columns name."""
+    curves = {}
+    for name, path in zip(models, request.survival_curves, strict=False):
+        raw = read_text_table(path)
+        by = request.patient if request.patient in raw.columns else "patient"
+        if by in raw.columns:
+            ids = raw.pop(by)
+            if ids.duplicated().any() or set(frame["patient"]) - set(ids):
+                absent = sorted(set(frame["patient"]) - set(ids))
+                found = f"no row of {absent[0]}" if absent else f"{ids[ids.duplicated()].iloc[0]} appears twice"
+                raise StudyError(f"{path}: {found}; expected one row for every patient of {request.table}")
+            raw = raw.set_axis(ids.to_numpy(), axis=0).loc[frame["patient"]]
+        else:
+            if len(raw) != rows:
+                raise StudyError(
+                    f"{path}: {len(raw)} rows; expected the {rows} of {request.table}, or a column patient"
+                )
+            raw = raw.loc[frame.index]
+        times = pd.to_numeric(pd.Series(raw.columns), errors="coerce").to_numpy(dtype=float)
+        if len(times) < 2 or not (np.isfinite(times).all() and (np.diff(times) > 0).all() and times[0] > 0):
+            found = ", ".join(map(str, raw.columns[:5]))
+            raise StudyError(f"{path}: the columns are {found}...; expected two or more increasing times above 0")
+        values = raw.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+        bad = np.argwhere(~((values >= 0) & (values <= 1)))
+        rising = np.argwhere(np.diff(values, axis=1) > 1e-9)
+        if len(bad) or len(rising):
+            row, column = (bad if len(bad) else rising)[0]
+            found, expected = f"survival rises after time {times[column]:g}", "survival that never rises"
+            if len(bad):
+                found, expected = (
+                    f"{values[row, column]:g} at time {times[column]:g}",
+                    "a survival probability from 0 to 1",
+                )
+            who = frame["patient"].iloc[row]
+            raise StudyError(f"{path} row {frame.index[row]} ({who}): {found}; expected {expected}")
+        curves[name] = pd.DataFrame(values, index=frame.index, columns=times)
+    return curves
+
+
+def _settings(request: Request, levels: tuple[str, ...]) -> dict[str, Any]:
+    thresholds = sorted(set(request.thresholds)) if request.thresholds else [k / 100 for k in range(1, 100)]
+    common = {
+        "endpoint": "",
+        "type": request.outcome,
+        "bootstrap": request.bootstrap,
+        "seed": request.seed,
+        "thresholds": thresholds,
+        "groups": 5,
+        "minimum_events": 2,
+        "smoother": request.smoother,
+    }
+    if request.outcome == "binary":
+        return common | {"column": "event"}
+    if request.outcome == "multiclass":
+        return common | {"column": "level", "levels": list(levels)}
+    horizons = sorted(set(request.horizon))
+    return common | {"time": "time", "event": "event", "horizons": horizons, "competing": request.competing}
+
+
+def _draw(
+    tables: dict[str, pd.DataFrame], frames: dict[str, pd.DataFrame], settings: dict[str, Any], folder: Path
+) -> None:
+    from hccstudy.figures.given import draw_given  # matplotlib takes a second to start
+
+    draw_given(tables, frames, settings, folder)

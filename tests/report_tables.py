@@ -15,6 +15,7 @@ import pandas as pd
 
 from hccstudy import ledger
 from hccstudy.errors import CaseError
+from hccstudy.metrics.comparison import COMPARISONS
 from hccstudy.models.internal import POOLED, RANKING, metric_keys
 from hccstudy.tables import write_json, write_table
 from report_study import CENTERS, DEVELOPMENT, EXTERNAL, FEATURES, LEVELS, LOST, PAIRS, SETTINGS, SIGNAL
@@ -375,6 +376,8 @@ def write_study(root: Path) -> None:
     for endpoint, model in PAIRS:
         write_model(root, endpoint, model, patients, rng)
         write_internal(root, endpoint, model)
+    for endpoint in SETTINGS["endpoints"]:
+        write_comparisons(root, endpoint)
     packages = {"numpy": "2.4.6", "pandas": "3.1.1", "pyradiomics": "3.0.1", "scikit-learn": "1.9.0"}
     provenance = {
         "hccstudy": "0.1.0",
@@ -384,6 +387,22 @@ def write_study(root: Path) -> None:
         "git": "1f2e3d",
     }
     write_json(provenance, root / "provenance.json")
+
+
+def write_comparisons(root: Path, endpoint: str) -> None:
+    """One comparison that was made and one that was refused, of the first two models."""
+    first, second = [model for of, model in PAIRS if of == endpoint][:2]
+    metric = {"survival": "harrell_c", "binary": "auc", "multiclass": "macro_auc"}[
+        SETTINGS["endpoints"][endpoint]["type"]
+    ]
+    place = {"endpoint": endpoint, "center": "pooled", "evaluation": "external", "harmonization": "none"}
+    pair = place | {"model_a": first, "model_b": second}
+    made = {"difference": -0.08, "lower": -0.15, "upper": -0.01, "statistic": -2.2, "p": 0.028, "p_holm": 0.084}
+    rows = [
+        pair | {"metric": metric, "method": "paired"} | made,
+        pair | {"metric": "idi", "method": "refused: miscalibrated"},
+    ]
+    write_table(pd.DataFrame(rows, columns=[*place, *COMPARISONS]), root / f"validation/{endpoint}/comparisons.tsv")
 
 
 def endpoint_inputs(root: Path, endpoint: str) -> dict[str, list[str]]:
@@ -421,6 +440,7 @@ def report_inputs(root: Path) -> dict[str, Any]:
         "shifts": str(root / "harmonize/features.tsv"),
         "centers": str(root / "harmonize/centers.tsv"),
         "metrics": [str(root / f"validation/{endpoint}/{model}/metrics.tsv") for endpoint, model in PAIRS],
+        "comparisons": [str(root / f"validation/{endpoint}/comparisons.tsv") for endpoint in SETTINGS["endpoints"]],
         "performance": [str(root / f"internal/{endpoint}/{model}/performance.tsv") for endpoint, model in PAIRS],
         "left_out": [str(root / f"internal/{endpoint}/{model}/centers.tsv") for endpoint, model in PAIRS],
         "pooled": [str(root / f"internal/{endpoint}/{model}/pooled.tsv") for endpoint, model in PAIRS],

@@ -12,7 +12,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from hccstudy.errors import StudyError
-from hccstudy.evaluation import LEAD, TABLES, compare, evaluate
+from hccstudy.evaluation import LEAD, TABLES, evaluate
 from hccstudy.metrics.resampling import once
 from hccstudy.metrics.sets import Scored, add_risk_groups
 from hccstudy.metrics.sheet import Sheet

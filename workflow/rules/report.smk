@@ -97,6 +97,7 @@ rule write_report:
         shifts=rules.describe_harmonization.output.shifts,
         centers=rules.describe_harmonization.output.centers,
         metrics=of_pairs(rules.validate_model.output.metrics),
+        comparisons=expand(rules.compare_models.output.comparisons, endpoint=ENDPOINTS),
         performance=of_pairs(rules.internal_validation.output.performance),
         left_out=of_pairs(rules.internal_validation.output.centers),
         pooled=of_pairs(rules.internal_validation.output.pooled),

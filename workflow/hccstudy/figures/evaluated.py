@@ -47,6 +47,11 @@ def at(frame: pd.DataFrame, horizon: float | None) -> pd.DataFrame:
     return frame[np.isclose(frame["horizon"].astype(float), horizon)]
 
 
+def at_or_timeless(frame: pd.DataFrame, horizon: float | None) -> pd.DataFrame:
+    """The rows at one horizon and those that have none: the slope has one only where events compete."""
+    return frame if horizon is None else frame[frame["horizon"].isna() | frame.index.isin(at(frame, horizon).index)]
+
+
 def evaluated_sets(metrics: pd.DataFrame, external: Sequence[str]) -> list[tuple[str, str, str]]:
     """(evaluation, center, label) in reading order: cross-validated, external centers, external pooled."""
     sets = [("cross-validated", "pooled", EVALUATIONS["cross-validated"])]

@@ -18,6 +18,7 @@ from hccstudy.errors import StudyError
 from hccstudy.figures.evaluated import DISCRIMINATION, stack
 from hccstudy.figures.stages import METRICS
 from hccstudy.ledger import COLUMNS as LEDGER_COLUMNS
+from hccstudy.metrics.comparison import COMPARISONS
 from hccstudy.report import content, internal
 from hccstudy.report.methods import methods
 from hccstudy.tables import atomic, read_json, read_table
@@ -36,6 +37,7 @@ def write_report(
     shifts: str,
     centers: str,
     metrics: list[str],
+    comparisons: list[str],
     performance: list[str],
     left_out: list[str],
     pooled: list[str],
@@ -49,8 +51,8 @@ def write_report(
 ) -> None:
     """Write the report as one self-contained, offline HTML file; equal inputs give equal bytes.
 
-    `metrics`, `cards` and the tables of internal validation (`performance`, `left_out`, which is its centers.tsv,
-    and `pooled`) hold one path per endpoint and model, `figures` the PNG files of all names of
+    `comparisons` holds one path per endpoint, `metrics`, `cards` and the tables of internal validation (`performance`,
+    `left_out`, which is its centers.tsv, and `pooled`) one per endpoint and model, `figures` the PNG files of all names of
     `catalog.figure_names`, `captions` the .rst files of workflow/report (named by kind of figure, shared with
     Snakemake's own report), `template` is workflow/report/index.html.j2. `settings` is the config. Outcomes
     of external centers are not read: the report shows validation tables only.
@@ -62,6 +64,7 @@ def write_report(
         raise StudyError(f"report: no figure {', '.join(absent)}; expected the PNG files of all figure names")
     read_cards = [_read_card(path) for path in cards]
     table = stack(metrics, METRICS)
+    differences = stack(comparisons, ["endpoint", "center", "evaluation", "harmonization", *COMPARISONS])
     inside = {
         "performance": stack(performance, [*internal.LEAD, "apparent", "corrected", "estimate_632plus"]),
         "left_out": stack(left_out, [*internal.LEAD, "center", "estimate"]),
@@ -107,7 +110,8 @@ def write_report(
         unharmonized=content.harmonization(moves, settings),
         centers=_centers(read_table(centers)),
         endpoints={
-            name: _endpoint(name, table, settings) | _internal(name, table, inside, read_cards, patients[0], settings)
+            name: _endpoint(name, table, differences, settings)
+            | _internal(name, table, inside, read_cards, patients[0], settings)
             for name in settings["endpoints"]
         },
         models=content.models(read_cards),
@@ -126,7 +130,9 @@ def _read_card(path: str) -> dict[str, Any]:
     return card
 
 
-def _endpoint(name: str, metrics: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _endpoint(
+    name: str, metrics: pd.DataFrame, differences: pd.DataFrame, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     definition = settings["endpoints"][name]
     external = settings["cohort"]["centers"]["external"]
     kind = definition["type"]
@@ -139,6 +145,7 @@ def _endpoint(name: str, metrics: pd.DataFrame, settings: Mapping[str, Any]) -> 
         "label": definition.get("label") or name,
         "type": kind,
         "headline": content.headline(metrics, name, definition),
+        "comparisons": content.comparisons(differences[differences["endpoint"] == name], definition),
         "side_by_side": content.side_by_side(metrics, name, definition),
     }
 

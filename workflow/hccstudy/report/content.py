@@ -12,6 +12,7 @@ from hccstudy.figures.evaluated import (
     DISCRIMINATION,
     EVALUATIONS,
     at,
+    at_or_timeless,
     evaluated_sets,
     interval,
     p_value,
@@ -38,6 +39,8 @@ NAMES = {
     "logrank_p": "log-rank",
 }
 HARMONIZATIONS = {"none": "none (primary)", "center-calibrated": "center-calibrated (secondary)"}
+COMPARED = {name: NAMES[name] for name in ("auc", "harrell_c", "macro_auc", "auc_t", "brier")}
+COMPARED |= {"nri_events": "NRI of events", "nri_nonevents": "NRI of non-events", "idi": "IDI"}
 CALIBRATION = ["oe", "citl", "slope", "ici", "brier", "ipa"]
 
 
@@ -225,7 +228,8 @@ def headline(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, Any]
                 row |= {NAMES[name].capitalize(): _value(of, name) for name in ("accuracy", "kappa")}
             else:
                 when = "" if horizon is None else f" at {horizon:g} {definition['unit']}"
-                row |= {NAMES["oe"] + when: _value(at(of, horizon), "oe"), NAMES["slope"]: _value(of, "slope")}
+                row |= {NAMES["oe"] + when: _value(at(of, horizon), "oe")}
+                row[NAMES["slope"]] = _value(at_or_timeless(of, horizon), "slope")
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -250,7 +254,7 @@ def side_by_side(metrics: pd.DataFrame, endpoint: str, definition: Mapping[str, 
             for harmonization, label in HARMONIZATIONS.items():
                 part = parts.get(harmonization, here.iloc[:0])
                 n, events = _counts(part[part["metric"] == metric])
-                values = {name: _value(at(part, horizon), key) for name, (key, horizon) in columns.items()}
+                values = {name: _value(at_or_timeless(part, horizon), key) for name, (key, horizon) in columns.items()}
                 if harmonization != "none" and part.empty:
                     values = dict.fromkeys(columns, "too few patients")
                 elif harmonization != "none" and sizes["none"] != sizes[harmonization]:
@@ -271,8 +275,33 @@ def _compared(definition: Mapping[str, Any], metric: str) -> dict[str, tuple[str
     elif definition["type"] == "binary":
         columns |= {NAMES[name]: (name, None) for name in ("oe", "ici")}
     if definition["type"] != "multiclass":
-        columns[NAMES["slope"]] = ("slope", None)
+        last_horizon = max(map(float, definition["horizons"])) if definition["type"] == "survival" else None
+        columns[NAMES["slope"]] = ("slope", last_horizon)
     return columns
+
+
+def comparisons(table: pd.DataFrame, definition: Mapping[str, Any]) -> pd.DataFrame:
+    """Every two models of one endpoint on the same patients: cross-validated, and the frozen models in external centers."""
+    rows = []
+    for evaluation, label in EVALUATIONS.items():
+        of = pooled(table, evaluation)
+        for values in of[of["metric"].isin(COMPARED)].to_dict("records"):
+            when = "" if pd.isna(values["horizon"]) else f" at {values['horizon']:g} {definition['unit']}"
+            found = interval(*(float(values[name]) for name in ("difference", "lower", "upper")))
+            if str(values["method"]).startswith("refused: "):
+                found = str(values["method"])
+            tested = pd.notna(values["p"])
+            rows.append(
+                {
+                    "Evaluated in": label,
+                    "Models": f"{values['model_a']} - {values['model_b']}",
+                    "Difference in": COMPARED[values["metric"]] + when,
+                    "Difference (95 % interval)": found,
+                    "p": f"{values['p']:.3f}" if tested else "-",
+                    "p (Holm)": f"{values['p_holm']:.3f}" if tested else "-",
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def performance(

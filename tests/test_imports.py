@@ -197,7 +197,7 @@ def case(patient: str, *rows: dict[str, Any], index_date: str = "") -> dict[str,
 
 
 def settings(**series: Any) -> dict[str, Any]:
-    portal = {"modality": "CT", "timepoint": "baseline", "required": True, "description": ""}
+    portal = {"modality": "CT", "timepoint": "baseline", "required": True, "description": "", "latest_day": None}
     chosen = {name: portal | value for name, value in (series or {"portal": {}}).items()}
     return {"series": chosen, "labels": {"tumor": 1, "liver": 2, "lesions": 3}}
 
@@ -1164,6 +1164,19 @@ def test_a_refused_series_leaves_its_texts_in_the_log_alone(tmp_path, mask, capl
 def test_the_delay_is_read_from_dicom_times_of_any_length(acquired, bolus, delay):
     found = describe_acquisition([acquired | {"ContrastBolusStartTime": bolus}], scan(), "")
     assert found["delay_s"] == delay
+
+
+@pytest.mark.parametrize(("latest", "kept"), [(None, True), (16, True), (15, False), (0, False)])
+def test_an_image_from_after_the_start_of_follow_up_excludes_its_patient(tmp_path, mask, latest, kept):
+    write(scan(), tmp_path / "i.nii.gz")
+    (tmp_path / "i.json").write_text(json.dumps({"Modality": "CT", "AcquisitionDate": "20210317"}))
+    chosen = settings(portal={"latest_day": latest})
+    result = run(tmp_path, case("P1", images_row(tmp_path / "i.nii.gz", mask), index_date="2021-03-01"), chosen=chosen)
+    line = result.ledger.loc["P1"]
+    assert (line.status == "included") == kept
+    if not kept:
+        assert (line.status, line.reason) == ("excluded", "image after the index date")
+        assert f"16 days after the index date; expected at most {latest}" in line.detail
 
 
 def test_a_sidecar_leaves_its_scanner_and_not_its_patient(tmp_path, mask):

@@ -254,10 +254,12 @@ def _check_known_in_time(config: Config, name: str, problems: Problems) -> None:
 
 def _with_defaults(config: Config) -> Config:
     """Optional keys filled in, so that no stage has to know a default."""
+    starts = [landmark_days(rules) for rules in config["endpoints"].values() if rules["type"] == "survival"]
     series = {
         "timepoint": "baseline",
         "required": True,
         "description": "",
+        "latest_day": min(starts, default=None),
         "interpolator": "bspline",
         "window": None,
         "bias_correction": False,

@@ -37,7 +37,8 @@ def cohort_settings(config: Config) -> Config:
 
 def import_settings(config: Config) -> Config:
     """`imports.import_batch`."""
-    return config["imports"] | {"series": _of_series(config, ("modality", "timepoint", "required", "description"))}
+    keys = ("modality", "timepoint", "required", "description", "latest_day")
+    return config["imports"] | {"series": _of_series(config, keys)}
 
 
 def preprocess_settings(config: Config) -> Config:

@@ -177,13 +177,15 @@ def _import_row(
         dicom = _is_dicom(Path(where))  # an image file of a PET is taken to be in SUV: it could not be converted
         measured = to_suv(found.image, found.headers, where) if dicom and series["modality"] == "PT" else found.image
         image = canonical(compact(measured))
+        acquired = acquisitions.describe_acquisition(found.headers, image, case["index_date"])
+        _check_day(acquired["days_from_index"], series["latest_day"], where)
         file = f"{name}_image.nii.gz" if not shared else mask_file.replace("_mask", "_image")
         shared[source] = {
             "image": image,
             "frame": found.frame,
             "file": file,
             "sha256": _write(image, scratch / file),
-            "acquisition": acquisitions.describe_acquisition(found.headers, image, case["index_date"]),
+            "acquisition": acquired,
         }
     image, frame = shared[source]["image"], shared[source]["frame"]
     mask = sitk.GetImageFromArray(label_map(image, frame, row, labels))
@@ -201,6 +203,13 @@ def _import_row(
         "mask_sha256": _write(mask, scratch / mask_file),
         "acquisition": shared[source]["acquisition"],
     }
+
+
+def _check_day(days: str, latest: float | None, where: str) -> None:
+    """Immortal time: an image from after the start of follow-up exists only of who lived that long."""
+    if days and latest is not None and int(days) > latest:
+        detail = f"{where}: acquired {days} days after the index date; expected at most {latest:g} (series.latest_day)"
+        raise CaseError("image after the index date", detail, excluded=True)
 
 
 def _read_image(row: Mapping[str, str], series: Mapping[str, Any]) -> Series:

@@ -37,7 +37,7 @@ prerequisites:
 
 # All tests but those of a whole study on real images, which test-slow runs.
 test: env
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from hccstudy.cli import main
+from hccstudy.metrics import overall
+from hccstudy.metrics.resampling import once
 from hccstudy.tables import read_table
 
 ORACLES = Path(__file__).with_name("oracles")
@@ -296,6 +298,27 @@ def test_impossible_requests_are_refused(
     assert message in refusal(capsys, tmp_path, binary, *options)
 
 
+def test_curves_are_matched_by_id_or_by_order(tmp_path: Path, survival: pd.DataFrame) -> None:
+    curves = pd.read_csv(ORACLES / "survival_curves.csv.gz")
+    curves.insert(1, "0", 1.0)
+    options = (*SURVIVAL, "--risk", "a", "--horizon", "12", "--survival-curves", str(tmp_path / "curves.csv"))
+    shuffled = curves.sample(frac=1, random_state=1)
+    found = []
+    for table, more in (
+        (shuffled, ("--patient", "patient")),
+        (shuffled.rename(columns={"patient": "Patient ID"}), ("--patient", "patient")),
+        (shuffled, ()),
+        (curves.drop(columns="patient"), ()),
+    ):
+        table.to_csv(tmp_path / "curves.csv", index=False)
+        found.append(value(evaluate(tmp_path, survival, *options, *more), "ibs")["estimate"])
+    assert found == pytest.approx([found[0]] * 4, abs=1e-12)
+    time, event = survival["time"].to_numpy(float), survival["event"].to_numpy(float)
+    times = np.arange(31.0)
+    scores = [overall.brier_t(time, event, 1 - curves[f"{k:g}"].to_numpy(), k, once(400))[0][0] for k in times]
+    assert found[0] == pytest.approx(np.trapezoid(scores, times) / 30, abs=1e-12)
+
+
 def test_curves_must_be_survival_of_the_same_patients(
     tmp_path: Path, survival: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,7 +328,8 @@ def test_curves_must_be_survival_of_the_same_patients(
         (curves.iloc[1:], "no row of 1; expected one row for every patient"),
         (curves.assign(**{"5": 0.999}), "survival rises after time 4; expected survival that never rises"),
         (curves.assign(**{"5": 1.5}), "1.5 at time 5; expected a survival probability from 0 to 1"),
-        (curves.rename(columns={"5": "five"}), "expected two or more increasing times above 0"),
+        (curves.rename(columns={"5": "five"}), "the columns patient, five; expected the 400 rows"),
+        (curves.rename(columns={"5": "3.5"}), "expected two or more, increasing from 0"),
     ):
         wrong.to_csv(tmp_path / "curves.csv", index=False)
         assert message in refusal(

@@ -29,6 +29,7 @@ from hccstudy.metrics.survival import pseudo_values
 HORIZON, THRESHOLD, RESAMPLES = 24.0, 0.3, 500
 POPULATION, SAMPLES, SAMPLE = 400_000, 40, 10_000
 LIMITS = Limits(np.array([THRESHOLD]), 5, 2)
+PUBLISHED = "oe by 1/sqrt(events)"
 MARKERS = ("<!-- coverage: tests/benchmarks/coverage.py -->", "<!-- end of coverage -->")
 
 
@@ -75,7 +76,9 @@ def truth_censored(competing: float) -> Callable[[np.random.Generator], dict[str
             "auc_t": discrimination.auc_t(time, event, score, HORIZON, ones)[0],
             "brier": overall.brier_t(time, event, risk, HORIZON, ones)[0][0],
             "oe": calibration.observed_expected_t(time, event, risk, HORIZON, ones)[0],
-        } | _decided(decide_t(time, event, risk, HORIZON, LIMITS.thresholds, ones))
+        }
+        found[PUBLISHED] = found["oe"]
+        found |= _decided(decide_t(time, event, risk, HORIZON, LIMITS.thresholds, ones))
         pairs = [_concordance(censored(SAMPLE, rng, competing)) for _ in range(SAMPLES)]
         found |= dict(zip(("harrell_c", "uno_c"), np.mean(pairs, axis=0), strict=True))
         if competing:
@@ -126,6 +129,9 @@ def coverage(name: str, n: int, replicates: int) -> pd.DataFrame:
         for row in sheet.tables["metrics"]:
             if row["metric"] in found and "estimate" in row:
                 found[row["metric"]].append((row["estimate"], row["lower"], row["upper"]))
+            if row["metric"] == "oe" and PUBLISHED in found:
+                interval = calibration.poisson_interval(row["estimate"], row["events"])
+                found[PUBLISHED].append((row["estimate"], *interval))
     rows = []
     for metric, values in found.items():
         estimate, lower, upper = np.array(values).T

@@ -74,7 +74,7 @@ def evaluate_table(request: Request) -> list[str]:
     frame = frame.loc[known]
     models = _scores(reader, request, levels)
     reader.problems.raise_if_any()
-    curves = _curves(request, frame, len(raw), list(models))
+    curves = _curves(request, raw, known, list(models))
 
     settings = _settings(request, levels)
     frames = {name: frame.join(scores) for name, scores in models.items()}
@@ -278,44 +278,50 @@ def _horizon_column(raw: pd.DataFrame, name: str, horizon: float, request: Reque
     raise StudyError(f"{request.table}: no column {name}@{horizon:g}; expected the risk at every horizon")
 
 
-def _curves(request: Request, frame: pd.DataFrame, rows: int, models: list[str]) -> dict[str, pd.DataFrame]:
-    """Predicted survival of every patient (rows as in `frame`) at the times that the columns name."""
+def _curves(request: Request, raw: pd.DataFrame, rows: pd.Index, models: list[str]) -> dict[str, pd.DataFrame]:
+    """Predicted survival at the times that the columns name, for the `rows` of the table `raw` that are evaluated.
+
+    A column that is no time holds ids, and is matched with --patient or the table's column of that name; without one
+    the rows are those of the table, in its order.
+    """
     curves = {}
     for name, path in zip(models, request.survival_curves, strict=False):
-        raw = read_text_table(path)
-        by = request.patient if request.patient in raw.columns else "patient"
-        if by in raw.columns:
-            ids = raw.pop(by)
-            if ids.duplicated().any() or set(frame["patient"]) - set(ids):
-                absent = sorted(set(frame["patient"]) - set(ids))
+        table = read_text_table(path)
+        others = [column for column in table if not np.isfinite(pd.to_numeric(column, errors="coerce"))]
+        key = request.patient or (others[0] if others and others[0] in raw else None)
+        if len(others) == 1 and key:
+            ids, wanted = table.pop(others[0]), raw.loc[rows, key]
+            absent = sorted(set(wanted) - set(ids))
+            if absent or ids.duplicated().any():
                 found = f"no row of {absent[0]}" if absent else f"{ids[ids.duplicated()].iloc[0]} appears twice"
                 raise StudyError(f"{path}: {found}; expected one row for every patient of {request.table}")
-            raw = raw.set_axis(ids.to_numpy(), axis=0).loc[frame["patient"]]
+            table = table.set_axis(ids.to_numpy(), axis=0).loc[wanted]
+        elif others or len(table) != len(raw):
+            found = f"{len(table)} rows" + (f" and the columns {', '.join(map(str, others[:3]))}" if others else "")
+            raise StudyError(f"{path}: {found}; expected the {len(raw)} rows of {request.table}, or one column of ids")
         else:
-            if len(raw) != rows:
-                raise StudyError(
-                    f"{path}: {len(raw)} rows; expected the {rows} of {request.table}, or a column patient"
-                )
-            raw = raw.loc[frame.index]
-        times = pd.to_numeric(pd.Series(raw.columns), errors="coerce").to_numpy(dtype=float)
-        if len(times) < 2 or not (np.isfinite(times).all() and (np.diff(times) > 0).all() and times[0] > 0):
-            found = ", ".join(map(str, raw.columns[:5]))
-            raise StudyError(f"{path}: the columns are {found}...; expected two or more increasing times above 0")
-        values = raw.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
-        bad = np.argwhere(~((values >= 0) & (values <= 1)))
-        rising = np.argwhere(np.diff(values, axis=1) > 1e-9)
-        if len(bad) or len(rising):
-            row, column = (bad if len(bad) else rising)[0]
-            found, expected = f"survival rises after time {times[column]:g}", "survival that never rises"
-            if len(bad):
-                found, expected = (
-                    f"{values[row, column]:g} at time {times[column]:g}",
-                    "a survival probability from 0 to 1",
-                )
-            who = frame["patient"].iloc[row]
-            raise StudyError(f"{path} row {frame.index[row]} ({who}): {found}; expected {expected}")
-        curves[name] = pd.DataFrame(values, index=frame.index, columns=times)
+            table = table.set_axis(raw.index, axis=0).loc[rows]
+        curves[name] = _checked_curves(table, path).set_axis(rows, axis=0)
     return curves
+
+
+def _checked_curves(table: pd.DataFrame, path: str) -> pd.DataFrame:
+    """Text cells as survival probabilities that never rise; columns as increasing times."""
+    times = table.columns.to_numpy(dtype=float)
+    if len(times) < 2 or (np.diff(times) <= 0).any() or times[0] < 0:
+        found = ", ".join(map(str, table.columns[:5]))
+        raise StudyError(f"{path}: the times are {found}...; expected two or more, increasing from 0")
+    values = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    bad = np.argwhere(~((values >= 0) & (values <= 1)))
+    rising = np.argwhere(np.diff(values, axis=1) > 1e-9)
+    for places, expected in ((bad, "a survival probability from 0 to 1"), (rising, "survival that never rises")):
+        if len(places):
+            row, column = places[0]
+            found = f"{values[row, column]:g} at time {times[column]:g}"
+            if places is rising:
+                found = f"survival rises after time {times[column]:g}"
+            raise StudyError(f"{path} (patient {table.index[row]}): {found}; expected {expected}")
+    return pd.DataFrame(values, columns=times)
 
 
 def _settings(request: Request, levels: tuple[str, ...]) -> dict[str, Any]:

@@ -222,12 +222,8 @@ def _add_integrated_brier(sheet: Sheet, time: Floats, event: Floats, times: Floa
     if (event == 2).any():
         sheet.refuse(["ibs"], "survival curves are no risks of the event where events compete")
         return
-    if times[-1] > time.max() or ((event == 1) & (time <= times[0])).sum() == 0:
-        found = f"curves from {times[0]:g} to {times[-1]:g}"
-        first = time[event == 1].min()
-        sheet.refuse(
-            ["ibs"], f"{found}; expected times from the first event ({first:g}) to the last follow-up ({time.max():g})"
-        )
+    if times[-1] > time.max():
+        sheet.refuse(["ibs"], f"curves go to {times[-1]:g}, follow-up ends at {time.max():g}")
         return
     scores = [overall.brier_t(time, event, 1 - survival_then[:, k], t, sheet.counts)[0] for k, t in enumerate(times)]
     values = np.trapezoid(np.stack(scores, axis=1), times, axis=1) / (times[-1] - times[0])

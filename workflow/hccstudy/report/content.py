@@ -287,7 +287,8 @@ def comparisons(table: pd.DataFrame, definition: Mapping[str, Any]) -> pd.DataFr
         of = pooled(table, evaluation)
         for values in of[of["metric"].isin(COMPARED)].to_dict("records"):
             when = "" if pd.isna(values["horizon"]) else f" at {values['horizon']:g} {definition['unit']}"
-            found = interval(*(float(values[name]) for name in ("difference", "lower", "upper")))
+            difference, lower, upper = (float(values[name]) for name in ("difference", "lower", "upper"))
+            found = interval(difference, lower, upper)
             if str(values["method"]).startswith("refused: "):
                 found = str(values["method"])
             tested = pd.notna(values["p"])

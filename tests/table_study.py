@@ -18,6 +18,8 @@ from small_study import digests, jobs, run
 
 __all__ = [
     "CENTERS",
+    "CONFOUNDED",
+    "LOST",
     "OVERLAY",
     "change_table",
     "digests",
@@ -25,7 +27,11 @@ __all__ = [
     "make_table_study",
     "run",
     "settings",
+    "simulate_confounded",
     "simulate_tables",
+    "with_noise_outside",
+    "with_outcomes_outside",
+    "write_study",
 ]
 
 # share of the patients, and the log odds of the binary outcome at mean risk
@@ -119,13 +125,17 @@ def make_table_study(folder: Path, *, overlay: Config | None = None, **simulatio
 
     `overlay` is laid over OVERLAY, further arguments are those of `simulate_tables`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tables = simulate_tables(**simulation)
-    chosen = layer(OVERLAY, overlay or {})
-    if len(tables["repeats"]):
-        chosen = layer(chosen, {"features": {"repeats": "repeats.tsv"}})
-    else:
+    if tables["repeats"].empty:
         del tables["repeats"]
+    return write_study(folder, tables, layer(OVERLAY, overlay or {}))
+
+
+def write_study(folder: Path, tables: dict[str, pd.DataFrame], chosen: Config) -> Path:
+    """Write NAME.tsv of every table and config.yaml, `chosen` with repeats.tsv where `tables` hold repeats."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if "repeats" in tables:
+        chosen = layer(chosen, {"features": {"repeats": "repeats.tsv"}})
     for name, table in tables.items():
         write_table(table, folder / f"{name}.tsv")
     (folder / "config.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
@@ -142,3 +152,86 @@ def change_table(path: Path, change: Any) -> None:
     frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     changed = change(frame)
     write_table(frame if changed is None else changed, path)
+
+
+# texture is volume plus noise, death competes with recurrence, follow-up starts at 2 months
+CONFOUNDED: Config = layer(
+    OVERLAY,
+    {
+        "study": {"name": "mistakes", "title": "A study in which texture is volume", "seed": 3},
+        "endpoints": {
+            "recurrence": {
+                "type": "survival",
+                "label": "Recurrence",
+                "time": "months",
+                "event": "status",
+                "competing": 2,
+                "landmark": 2,
+                "unit": "months",
+                "horizons": [12],
+            }
+        },
+        "models": {
+            "signature": {"predictors": "radiomics", "estimator": "lasso", "features": "^(texture|noise)"},
+            "volume": {"predictors": "radiomics", "estimator": "linear", "features": "^volume$"},
+        },
+        "resampling": {"folds": 3, "inner_folds": 2, "optimism": 2},
+    },
+)
+LOST = {"R-005": "excluded", "R-230": "failed"}  # no row of features; a cell that is no number
+
+
+def simulate_confounded(seed: int = 4) -> dict[str, pd.DataFrame]:
+    """240 patients of centers A, B, C and D (external). Recurrence follows volume alone; 20 textures are volume plus noise,
+    480 features are noise; death before recurrence is a competing event that nothing predicts."""
+    rng = np.random.default_rng(seed)
+    center = np.repeat(list("ABCD"), [70, 60, 50, 60])
+    n = len(center)
+    z = rng.normal(size=n)
+    values = np.column_stack([z[:, None] + 0.6 * rng.normal(size=(n, 20)), rng.normal(size=(n, 480))])
+    for name in "ABCD":
+        values[center == name] += rng.normal(0, 0.5, 500)
+    names = ["volume", *(f"texture{k:02d}" for k in range(20)), *(f"noise{k:03d}" for k in range(480))]
+    table = pd.DataFrame(np.column_stack([60 + 15 * z, values]), columns=names)
+    times = np.stack(
+        [rng.uniform(8, 60, n), rng.exponential(1 / (0.03 * np.exp(0.9 * z))), rng.exponential(1 / 0.03, n)]
+    )
+    who = [f"R-{place:03d}" for place in range(1, n + 1)]
+    patients = pd.DataFrame({"patient": who, "center": center, "age": rng.normal(62, 9, n).round().clip(30, 90)})
+    patients["months"] = times.min(axis=0).round(2).clip(0.01).astype(str)
+    patients["status"] = times.argmin(axis=0).astype(str)
+    patients.loc[patients["patient"].isin(["R-010", "R-200"]), ["months", "status"]] = ""
+    again = table[::3] + rng.normal(size=(len(table[::3]), 501)) * np.where(np.arange(501) % 2, 0.1, 0.3)
+    again["noise001"] = 5 - again["noise001"]  # nothing of it is repeatable
+    features = pd.concat([patients[["patient"]], table], axis="columns")
+    features["noise000"] = features["noise000"].astype(object)
+    features.loc[229, "noise000"] = "n.a."
+    repeats = pd.concat([patients.loc[again.index, ["patient"]].assign(reader="B"), again], axis="columns")
+    return {"patients": patients, "features": features.drop(4), "repeats": repeats}
+
+
+def with_noise_outside(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Every external row is noise: features (some empty), repeated measurements, clinical variables, outcomes."""
+    rng = np.random.default_rng(0)
+    swapped = {name: table.copy() for name, table in tables.items()}
+    outside = tables["patients"].loc[tables["patients"]["center"] == "D", "patient"]
+    for name in ("features", "repeats"):
+        rows = swapped[name]["patient"].isin(outside)
+        noise = rng.normal(0, 1e4, (rows.sum(), 501))
+        noise[rng.random(noise.shape) < 0.2] = np.nan
+        swapped[name].loc[rows, swapped[name].columns[-501:]] = noise
+    rows = swapped["patients"]["center"] == "D"
+    swapped["patients"].loc[rows, "age"] = rng.integers(20, 90, rows.sum())
+    swapped["patients"].loc[rows, "months"] = rng.uniform(0.1, 99, rows.sum()).round(2).astype(str)
+    swapped["patients"].loc[rows, "status"] = rng.choice(["0", "1", "2"], rows.sum())
+    return swapped
+
+
+def with_outcomes_outside(tables: dict[str, pd.DataFrame], *, delete: bool) -> dict[str, pd.DataFrame]:
+    """External outcomes dealt out anew, or deleted."""
+    patients = tables["patients"].copy()
+    rows = np.flatnonzero(patients["center"] == "D")
+    other = np.random.default_rng(1).permutation(rows)
+    for column in ("months", "status"):
+        patients.loc[rows, column] = "" if delete else tables["patients"].loc[other, column].to_numpy()
+    return tables | {"patients": patients}

@@ -24,6 +24,7 @@ COLUMNS = ["model", "center", "metric", "horizon", "threshold", "estimate", "low
 
 def evaluate(folder: Path, frame: pd.DataFrame | Path, *options: str) -> Path:
     """Run the command on a table and return the folder that it wrote."""
+    folder.mkdir(exist_ok=True)
     table = frame if isinstance(frame, Path) else folder / "table.csv"
     if isinstance(frame, pd.DataFrame):
         frame.to_csv(table, index=False)
@@ -285,7 +286,8 @@ def test_wrong_outcomes_are_named(
         (("--outcome", "binary", "--event", "y", "--risk", "nope"), "no column 'nope'"),
         ((*BINARY[:6], "--thresholds", "1.5"), "--thresholds 1.5; expected probabilities between 0 and 1"),
         (("--outcome", "survival", "--time", "x1", "--event", "y", "--risk", "p_a"), "--risk without --horizon"),
-        (("--outcome", "multiclass", "--class", "y", "--risk-prefix", "p_"), "2 columns begin with 'p_'"),
+        (("--outcome", "multiclass", "--class", "y", "--risk-prefix", "p_"), "2 columns begin with 'p_' (p_a, p_b)"),
+        ((*BINARY[:4], "--risk", "y"), "y is a score and also an outcome"),
         (
             ("--outcome", "survival", "--time", "x1", "--event", "y", "--risk", "p_a", "--horizon", "-1"),
             "--horizon -1; expected a time above 0",
@@ -296,6 +298,34 @@ def test_impossible_requests_are_refused(
     tmp_path: Path, binary: pd.DataFrame, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
     assert message in refusal(capsys, tmp_path, binary, *options)
+
+
+def test_what_a_risk_is_of_must_be_what_is_asked(
+    tmp_path: Path, survival: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, tmp_path, survival, *SURVIVAL, "--risk", "a@24", "--horizon", "12")
+    assert "--risk a@24 is of time 24; expected a and --horizon 24" in said
+    swapped = survival.rename(columns={"a@12": "a@24", "a@24": "a@12"})
+    said = refusal(capsys, tmp_path, swapped, *SURVIVAL, "--risk", "a", "--horizon", "12", "24")
+    assert "row 2: the risk a is" in said and "expected a risk that does not fall with time" in said
+    said = refusal(capsys, tmp_path, survival.assign(event="alive"), *SURVIVAL, "--risk", "a", "--horizon", "12")
+    assert "row 2: event is 'alive'; expected 0 or 1" in said
+    centers = survival.assign(center=np.where(survival["patient"] > 9, "pooled", "A"))
+    said = refusal(capsys, tmp_path, centers, *SURVIVAL, "--risk", "a", "--horizon", "12", "--center", "center")
+    assert "center is 'pooled'; expected a center (not called pooled or within-center" in said
+
+
+def test_classes_with_signs_and_foreign_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.read_csv(ORACLES / "multiclass.csv")
+    numbers = {"a": "-1", "b": "0", "c": "1"}
+    signed = frame.assign(**{"class": frame["class"].map(numbers)})
+    signed = signed.rename(columns={f"p_{name}": f"p_{number}" for name, number in numbers.items()})
+    options = ("--outcome", "multiclass", "--class", "class", "--risk-prefix", "p_", *QUICK[:2])
+    plain = value(evaluate(tmp_path / "a", frame, *options), "accuracy")["estimate"]
+    assert value(evaluate(tmp_path / "b", signed, *options), "accuracy")["estimate"] == plain
+    words = frame.assign(**{"class": frame["class"].map({"a": "low", "b": "middle", "c": "high"})})
+    said = refusal(capsys, tmp_path, words, *options)
+    assert "class holds high, low, middle; columns are p_a, p_b, p_c" in said
 
 
 def test_curves_are_matched_by_id_or_by_order(tmp_path: Path, survival: pd.DataFrame) -> None:

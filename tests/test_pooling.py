@@ -54,14 +54,9 @@ def test_the_prediction_interval_holds_new_centers():
     assert 0.92 < np.mean(inside) < 0.97
 
 
-def test_scales_are_those_of_the_literature():
-    assert [scale_of(name) for name in ("harrell_c", "auc", "oe", "slope", "brier")] == [
-        LOGIT,
-        LOGIT,
-        LOG,
-        IDENTITY,
-        IDENTITY,
-    ]
+def test_scales_are_those_of_the_literature_and_keep_scores_in_their_range():
+    scales = {"harrell_c": LOGIT, "auc": LOGIT, "brier": LOGIT, "oe": LOG, "slope": IDENTITY}
+    assert {name: scale_of(name) for name in scales} == scales
     lower, upper = center_interval(0.9, 0.06, LOGIT)
     assert logit(0.9) - logit(lower) == pytest.approx(1.959964 * 0.06 / 0.09) and upper < 1
 

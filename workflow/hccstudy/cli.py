@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         description="One row a patient. Writes metrics.tsv, calibration_curve.tsv, net_benefit.tsv, comparisons.tsv and "
         "figures. Predictions must be of patients whom the models have not seen; say --apparent where they are not.",
     )
-    evaluate.add_argument("table", help="table (.tsv, .csv or .xlsx)")
+    evaluate.add_argument("table", help="table (.tsv, .csv, .xlsx or .parquet)")
     evaluate.add_argument("--outcome", required=True, choices=("binary", "multiclass", "survival"))
     evaluate.add_argument("--event", metavar="COL", help="1 = event, 0 = none or censored")
     evaluate.add_argument("--time", metavar="COL", help="survival: follow-up time")

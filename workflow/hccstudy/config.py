@@ -214,6 +214,8 @@ def _check_references(config: Config, name: str, problems: Problems) -> None:
                 column=f"cohort.columns.{column}",
             )
     centers = config["cohort"]["centers"]
+    for center in sorted({"pooled", "within-center"} & {*centers["development"], *centers["external"]}):
+        problems.add(name, f"a center called {center}", "another name (results are called so)", column="cohort.centers")
     for center in sorted(set(centers["development"]) & set(centers["external"])):
         problems.add(
             name,

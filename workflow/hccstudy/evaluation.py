@@ -151,7 +151,7 @@ def _evaluate_set(rows: pd.DataFrame, settings: Settings, center: str, evaluatio
         sheet = Sheet(once(0), 0, None if kind == "multiclass" else 0)
         refuse_all(sheet, kind, settings.get("horizons", []), "no patient has this outcome")
         return sheet
-    seed = (settings["seed"], int(digest([center, evaluation, harmonization])[:8], 16))
+    seed = (settings["seed"], int(digest(sorted(set(known["patient"])))[:8], 16))
     counts = patient_counts(known["patient"], settings["bootstrap"], seed)
     limits = Limits(
         np.asarray(settings["thresholds"], dtype=float),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from hccstudy.endpoints import risk_column
 from hccstudy.errors import Problems, StudyError
-from hccstudy.evaluation import APPARENT, TABLES, compare, evaluate
+from hccstudy.evaluation import APPARENT, POOLED, TABLES, WITHIN, compare, evaluate
 from hccstudy.tables import read_text_table, write_table
 
 HELD_OUT = "held-out"
@@ -67,6 +68,7 @@ def evaluate_table(request: Request) -> list[str]:
         raise StudyError(f"{request.table}: no row; expected one row a patient")
     reader = _Reader(raw, request.table)
     frame, levels = _outcomes(reader, request)
+    reader.problems.raise_if_any()
     known = frame.dropna(subset=[name for name in ("event", "time", "level") if name in frame]).index
     if not len(known):
         raise StudyError(f"{request.table}: no row has an outcome; expected values in the outcome's columns")
@@ -115,6 +117,10 @@ def _check_request(request: Request) -> None:
         twice = sorted({name for name in names if list(names).count(name) > 1})
         if twice:
             raise StudyError(f"--{option} {twice[0]} appears twice; expected every model once")
+    roles = [request.event, request.time, request.category, request.center, request.patient]
+    for name in (*request.risk, *request.lp):
+        if name in roles:
+            raise StudyError(f"{name} is a score and also an outcome, a center or a patient; expected another column")
     if request.risk and request.lp and len(request.lp) != len(request.risk):
         raise StudyError(
             f"{len(request.lp)} --lp for {len(request.risk)} --risk; expected one for each, in their order"
@@ -172,17 +178,15 @@ class _Reader:
 def _outcomes(reader: _Reader, request: Request) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Columns patient, center, evaluation, harmonization and the outcome (missing: NaN), and the levels of a class."""
     raw = reader.raw
-    width = len(str(raw.index[-1]))
-    patient = (
-        reader.text(request.patient)
-        if request.patient
-        else pd.Series(raw.index, raw.index).astype(str).str.zfill(width)
-    )
-    center = reader.text(request.center) if request.center else pd.Series(None, raw.index, dtype=object)
-    for texts in (patient, center):
-        if texts is center and not request.center:
-            continue
-        reader.report(texts, texts == "", "the name of the patient" if texts is patient else "a center")
+    patient = pd.Series(raw.index, raw.index).astype(str).str.zfill(len(str(raw.index[-1])))
+    center = pd.Series(None, raw.index, dtype=object)
+    if request.patient:
+        patient = reader.text(request.patient)
+        reader.report(patient, patient == "", "the name of the patient")
+    if request.center:
+        center = reader.text(request.center)
+        reserved = center.isin([POOLED, WITHIN])
+        reader.report(center, (center == "") | reserved, f"a center (not called {POOLED} or {WITHIN}: results are)")
     frame = pd.DataFrame({"patient": patient, "center": center}).assign(
         evaluation=APPARENT if request.apparent else HELD_OUT, harmonization="none"
     )
@@ -219,15 +223,17 @@ def _outcomes(reader: _Reader, request: Request) -> tuple[pd.DataFrame, tuple[st
 def _levels(raw: pd.DataFrame, request: Request, observed: set[str]) -> tuple[str, ...]:
     """The classes that the columns of the first prefix name, with or without a separator after the prefix."""
     prefix = request.risk_prefix[0]
-    ends = [str(name).removeprefix(prefix) for name in raw.columns if str(name).startswith(prefix) and name != prefix]
-    if not observed & set(ends):
-        ends = [end.lstrip(SEPARATORS) for end in ends if end[0] in SEPARATORS]
-    ends = [end for end in ends if end]
-    if len(ends) < 3:
-        raise StudyError(
-            f"{request.table}: {len(ends)} columns begin with {prefix!r}; expected one for each of three or more classes"
-        )
-    return tuple(ends)
+    begin = [name for name in map(str, raw.columns) if name.startswith(prefix) and name != prefix]
+    ends = [name.removeprefix(prefix) for name in begin]
+    cut = [end[1:] for end in ends if end[0] in SEPARATORS and len(end) > 1]
+    levels = max(ends, cut, key=lambda names: len(observed & set(names)))
+    if len(levels) < 3:
+        found = f"{len(begin)} columns begin with {prefix!r} ({', '.join(begin[:5]) or 'none'})"
+        raise StudyError(f"{request.table}: {found}; expected one for each of three or more classes")
+    if not observed & set(levels):
+        found = f"{request.category} holds {', '.join(sorted(observed)[:5])}; columns are {', '.join(begin[:5])}"
+        raise StudyError(f"{request.table}: {found}; expected the classes behind {prefix!r}")
+    return tuple(levels)
 
 
 def _scores(reader: _Reader, request: Request, levels: tuple[str, ...]) -> dict[str, pd.DataFrame]:
@@ -237,10 +243,11 @@ def _scores(reader: _Reader, request: Request, levels: tuple[str, ...]) -> dict[
     for prefix in request.risk_prefix:
         columns = {}
         for level in levels:
-            found = [name for name in reader.raw if str(name).startswith(prefix) and _ends(str(name), prefix, level)]
+            spelled = [f"{prefix}{separator}{level}" for separator in ("", *SEPARATORS)]
+            found = [name for name in spelled if name in reader.raw]
             if not found:
                 raise StudyError(f"{request.table}: no column {prefix}{level}; expected one for every class")
-            columns[f"p@{level}"] = reader.numbers(str(found[0]), probability, 0, 1)
+            columns[f"p@{level}"] = reader.numbers(found[0], probability, 0, 1)
         scores = pd.DataFrame(columns)
         sums = scores.sum(axis=1).round(6)
         off = scores.notna().all(axis=1) & ((sums - 1).abs() > 0.02)
@@ -258,13 +265,16 @@ def _scores(reader: _Reader, request: Request, levels: tuple[str, ...]) -> dict[
         for horizon in request.horizon if request.risk else ():
             column = _horizon_column(reader.raw, name, horizon, request)
             columns[risk_column(horizon)] = reader.numbers(column, probability, 0, 1)
+        _check_rising(reader, name, [columns[risk_column(h)] for h in sorted(set(request.horizon)) if request.risk])
         models[name] = pd.DataFrame(columns)
     return models
 
 
-def _ends(name: str, prefix: str, level: str) -> bool:
-    end = name.removeprefix(prefix)
-    return level in (end, end.lstrip(SEPARATORS))
+def _check_rising(reader: _Reader, name: str, risks: list[pd.Series]) -> None:
+    """A risk cannot fall from one horizon to a later one."""
+    for earlier, later in pairwise(risks):
+        fallen = earlier.astype(str) + " and later " + later.astype(str)
+        reader.report(fallen.rename(f"the risk {name}"), later < earlier - 1e-9, "a risk that does not fall with time")
 
 
 def _horizon_column(raw: pd.DataFrame, name: str, horizon: float, request: Request) -> str:
@@ -273,8 +283,14 @@ def _horizon_column(raw: pd.DataFrame, name: str, horizon: float, request: Reque
         head, _, tail = column.rpartition("@")
         if head == name and pd.to_numeric(tail, errors="coerce") == horizon:
             return column
-    if len(request.horizon) == 1:
+    _, _, told = name.rpartition("@")
+    said = pd.to_numeric(told, errors="coerce") if "@" in name else np.nan
+    if len(request.horizon) == 1 and not np.isfinite(said):
         return name
+    if np.isfinite(said):
+        raise StudyError(
+            f"--risk {name} is of time {said:g}; expected {name.rpartition('@')[0]} and --horizon {said:g}"
+        )
     raise StudyError(f"{request.table}: no column {name}@{horizon:g}; expected the risk at every horizon")
 
 

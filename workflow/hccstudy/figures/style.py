@@ -7,17 +7,22 @@ palette, risk groups two ends of RdBu. Nothing is told by color alone: lines and
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hccstudy.tables import atomic
+
+log = logging.getLogger(__name__)
 
 MM = 1 / 25.4
 ONE_COLUMN, TWO_COLUMNS = 85 * MM, 175 * MM
@@ -32,8 +37,12 @@ CENTER_COLORS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377
 GROUP_COLORS = {"low": "#2166AC", "intermediate": "#7A7A7A", "high": "#B2182B"}
 GROUP_LINES = {"low": "-", "intermediate": "-.", "high": "--"}
 
+OTHER_SCRIPTS = {"Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "SimHei"}
+OTHER_SCRIPTS |= {"Microsoft YaHei", "PingFang SC", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Thai"}
+
 RC = {
-    "font.family": "DejaVu Sans",  # shipped with matplotlib: the same letters on every machine
+    # shipped with matplotlib: the same letters on every machine; then what this one has for other scripts
+    "font.family": ["DejaVu Sans", *sorted(OTHER_SCRIPTS & set(font_manager.get_font_names()))],
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.titleweight": "bold",
@@ -139,8 +148,16 @@ def note(ax: Axes, text: str) -> Axes:
 
 def save(made: Figure, folder: str | Path, name: str) -> None:
     """Write `folder/name` as PDF, SVG and 300-dpi PNG; the same figure gives the same bytes."""
-    made.draw_without_rendering()
-    made.set_layout_engine("none")  # laid out once, not again for every format: half of the time
-    for ending in FORMATS:
-        with atomic(Path(folder) / f"{name}.{ending}") as temporary:
-            made.savefig(temporary, format=ending, dpi=300, metadata=METADATA[ending])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made.draw_without_rendering()
+        made.set_layout_engine("none")  # laid out once, not again for every format: half of the time
+        for ending in FORMATS:
+            with atomic(Path(folder) / f"{name}.{ending}") as temporary:
+                made.savefig(temporary, format=ending, dpi=300, metadata=METADATA[ending])
+    unknown = [warning for warning in caught if str(warning.message).startswith("Glyph ")]
+    if unknown:
+        log.warning("figure %s: no font here has all letters of the names; install Noto Sans CJK, for instance", name)
+    for warning in caught:
+        if warning not in unknown:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

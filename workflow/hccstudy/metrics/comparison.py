@@ -181,6 +181,8 @@ def _miscalibrated(sheet: Sheet, horizon: Horizon, name: str) -> str:
         if not rows or not np.isfinite(rows[0].get("estimate", np.nan)):
             return f"the {label} of model {name} is not estimated, and reclassification needs calibrated models"
         estimate, lower, upper = (rows[0][key] for key in ("estimate", "lower", "upper"))
+        if not np.isfinite([lower, upper]).all():
+            return f"the {label} of model {name} has no interval, and reclassification needs calibrated models"
         if not lower <= 1 <= upper:
             found = f"{label} {estimate:.2f}, {lower:.2f} to {upper:.2f}"
             return f"model {name} is miscalibrated in these patients ({found}): reclassification would mislead"

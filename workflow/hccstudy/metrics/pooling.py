@@ -36,7 +36,7 @@ class Scale(NamedTuple):
 LOGIT = Scale("logit", logit, expit, lambda x: 1 / (x * (1 - x)))
 LOG = Scale("log", np.log, np.exp, lambda x: 1 / x)
 IDENTITY = Scale("identity", np.asarray, np.asarray, np.ones_like)
-SCALES = dict.fromkeys(("harrell_c", "auc", "auc_t", "macro_auc", "accuracy"), LOGIT) | {"oe": LOG}
+SCALES = dict.fromkeys(("harrell_c", "auc", "auc_t", "macro_auc", "accuracy", "brier"), LOGIT) | {"oe": LOG}
 
 
 class Pooled(NamedTuple):

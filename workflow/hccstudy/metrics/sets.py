@@ -82,7 +82,7 @@ def evaluate_binary(sheet: Sheet, data: Scored, limits: Limits) -> None:
         return
     _, *interval = discrimination.delong(event, score)
     area = discrimination.auc(event, score, counts)
-    name = "DeLong" if np.isfinite(interval[0]) else "no interval (complete separation)"
+    name = "DeLong" if np.isfinite(interval[0]) else "no interval (complete separation, or scores that do not vary)"
     sheet.add("auc", area, "ROC", analytic=((interval[0], interval[1]), name))
     fpr, tpr, cuts = roc_curve(event, score, drop_intermediate=False)
     points = zip(cuts, fpr, tpr, strict=True)
@@ -91,7 +91,8 @@ def evaluate_binary(sheet: Sheet, data: Scored, limits: Limits) -> None:
         sheet.refuse(BINARY[1:], "the model gives a score, no risk")
         return
     _add_brier(sheet, *overall.brier(event, risk, counts), "null: prevalence of this set")
-    sheet.add("oe", calibration.observed_expected(event, risk, counts), "events / sum of risks")
+    zero = "the sum of the risks is 0"
+    sheet.add("oe", calibration.observed_expected(event, risk, counts), "events / sum of risks", undefined=zero)
     note = _clipped(risk)
     level, bounds = calibration.in_the_large(event, risk, counts)
     sheet.add("citl", level, f"logistic intercept, log odds as offset{note}", analytic=(bounds, "Wald"))
@@ -138,8 +139,8 @@ def evaluate_survival(sheet: Sheet, data: Scored, limits: Limits) -> None:
         if reason:
             sheet.refuse(AT_HORIZON, reason, horizon=horizon)
             continue
-        cases, _, ends_there = survival.known_status(time, event, horizon)
-        weights = "IPCW of this set"
+        cases, controls, ends_there = survival.known_status(time, event, horizon)
+        weights = f"{controls.sum()} known to be free of the event, IPCW of this set"
         if ends_there:
             weights += " just before the horizon, where follow-up ends"
         area = discrimination.auc_t(time, event, score, horizon, counts)
@@ -197,7 +198,7 @@ def _evaluate_horizon(
     ratio = calibration.observed_expected_t(time, event, risk, horizon, counts)
     low, high = calibration.poisson_interval(ratio[0], events)
     method = f"{observed} / mean risk (interval by 1/sqrt(events): {low:.3f} to {high:.3f})"
-    sheet.add("oe", ratio, method, horizon=horizon, events=events)
+    sheet.add("oe", ratio, method, horizon=horizon, events=events, undefined="the sum of the risks is 0")
     grid = _grid(risk)
     if observed == "Aalen-Johansen" or limits.smoother == "pseudo":
         pseudo = survival.pseudo_values(time, event, horizon)
@@ -304,6 +305,7 @@ def _add_curve(
     events: int | None = None,
 ) -> None:
     undefined = "no smooth curve (predictions take too few values or separate the outcome completely)"
+    method += " (a distance is never negative: the interval of a small one starts above it)"
     for metric, values in calibration.curve_errors(smoothed, risk, sheet.counts).items():
         sheet.add(metric, values, method, horizon=horizon, events=events, undefined=undefined)
     if np.isfinite(curve[0]).all():

@@ -74,6 +74,9 @@ class Sheet:
         else:
             lower, upper = percentile_interval(values[1:])
             interval = describe_bootstrap(values[1:])
+            if lower == upper:  # nothing is known of what no resample changes
+                lower = upper = np.nan
+                interval += ", no interval: all alike"
         row = {"metric": metric, "horizon": horizon, "threshold": threshold, "estimate": values[0]}
         row |= {"lower": lower, "upper": upper, "n": self.n, "events": events}
         self.write("metrics", [row], method=f"{method}; {interval}")

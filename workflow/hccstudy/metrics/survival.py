@@ -139,7 +139,7 @@ def horizon_weights(time: Floats, event: Floats, horizon: float, counts: Floats)
 
     Cases weigh 1/G(T-), controls 1/G(horizon), everyone else 0; where follow-up ends exactly at the horizon,
     controls weigh 1/G(horizon-). A competing event weighs 1/G(T-). Graf et al. 1999; Uno et al. 2007; Schoop et
-    al. 2011. NaN in resamples that have no controls.
+    al. 2011. NaN in resamples that hold nobody who was followed beyond the horizon.
     """
     cases, controls, ends_there = known_status(time, event, horizon)
     times, uncensored = censoring_survival(time, event, counts)
@@ -150,7 +150,8 @@ def horizon_weights(time: Floats, event: Floats, horizon: float, counts: Floats)
     at_horizon = step_values(times, uncensored, horizon, before=ends_there)
     chance = np.where((event == 2) & (time <= horizon), at_event, at_horizon)
     np.divide(control_weights, chance, out=control_weights, where=control_weights > 0)
-    control_weights[~control_weights.any(axis=1)] = np.nan
+    known_free = controls & ~((event == 2) & (time <= horizon))
+    control_weights[~counts[:, known_free].any(axis=1)] = np.nan
     return case_weights, control_weights
 
 

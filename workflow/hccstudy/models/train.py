@@ -71,9 +71,11 @@ def development_data(
 
 
 def candidate_parameters(settings: dict[str, Any], X: pd.DataFrame) -> int:
-    """Parameters offered to a model before any selection; a category counts once per level but the first."""
+    """Parameters offered to a model before any selection; a category counts once per level but the first, a feature that
+    no patient of `X` has not at all."""
     clinical = sum(len(variable.get("levels", [0, 1])) - 1 for variable in settings["clinical"].values())
-    radiomics = NamedFeatures(settings["model"]["features"]).fit(X.drop(columns=list(settings["clinical"]))).features_
+    measured = X.drop(columns=list(settings["clinical"])).dropna(axis="columns", how="all")
+    radiomics = NamedFeatures(settings["model"]["features"]).fit(measured).features_
     candidates = {"radiomics": len(radiomics), "clinical": clinical}
     predictors = settings["model"]["predictors"]
     return sum(candidates.values()) if predictors == "combined" else candidates[predictors]

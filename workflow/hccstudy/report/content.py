@@ -298,8 +298,8 @@ def comparisons(table: pd.DataFrame, definition: Mapping[str, Any]) -> pd.DataFr
                     "Models": f"{values['model_a']} - {values['model_b']}",
                     "Difference in": COMPARED[values["metric"]] + when,
                     "Difference (95 % interval)": found,
-                    "p": f"{values['p']:.3f}" if tested else "-",
-                    "p (Holm)": f"{values['p_holm']:.3f}" if tested else "-",
+                    "p": p_value(values["p"]) if tested else "-",
+                    "p (Holm)": p_value(values["p_holm"]) if tested else "-",
                 }
             )
     return pd.DataFrame(rows)

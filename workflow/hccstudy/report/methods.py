@@ -83,7 +83,13 @@ def _outcomes(endpoints: Mapping[str, Mapping[str, Any]]) -> str:
         label = definition.get("label") or name
         if definition["type"] == "survival":
             horizons = _listed(f"{value:g}" for value in definition["horizons"])
-            sentences.append(f"{label} (time to event, predicted at {horizons} {definition['unit']})")
+            told = f"time to event, predicted at {horizons} {definition['unit']}"
+            if definition.get("landmark"):
+                told += f" after a landmark of {definition['landmark']:g} {definition['unit']} from the index date"
+                told += ", to which only patients still under observation without the event contribute"
+            if definition.get("competing"):
+                told += ", with competing events"
+            sentences.append(f"{label} ({told})")
         elif definition["type"] == "binary":
             sentences.append(f"{label} (binary)")
         else:
@@ -226,6 +232,11 @@ def _evaluation(settings: Mapping[str, Any]) -> str:
         parts.append(
             "for survival by Harrell's and Uno's concordance and the time-dependent AUC, with censoring "
             "respected in calibration, Brier score and decision curves (weights from the evaluated cohort)"
+        )
+    if any(definition.get("competing") for definition in settings["endpoints"].values()):
+        parts.append(
+            "where events compete, models of the cause-specific hazard predicted cumulative incidences, observed risks "
+            "are Aalen-Johansen estimates, and calibration comes from pseudo-observations"
         )
     if "binary" in kinds:
         parts.append("for binary outcomes by the area under the receiver operating characteristic curve")

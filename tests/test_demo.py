@@ -97,9 +97,12 @@ def test_every_number_has_an_interval_or_a_reason(metrics):
     described = {"median_follow_up", "logrank_p"}
     estimated = metrics[metrics["estimate"].notna() & ~metrics["metric"].isin(described)]
     missing = estimated[estimated[["lower", "upper"]].isna().any(axis=1)]
-    assert missing.empty, missing[["endpoint", "model", "center", "metric", "method"]].head().to_string()
+    assert missing["method"].str.contains("no interval").all()
+    pooled = missing[missing["center"].eq("pooled") & missing["threshold"].isna()]
+    assert pooled.empty, pooled[["endpoint", "model", "metric", "method"]].head().to_string()
     # resampling makes miscalibration larger than it is, so a percentile interval of these may lie above the estimate
-    around = estimated[~estimated["metric"].isin(["ici", "e50", "e90"])]
+    around = estimated.drop(missing.index)
+    around = around[~around["metric"].isin(["ici", "e50", "e90"])]
     assert (around["lower"] <= around["estimate"] + 1e-9).all()
     assert (around["upper"] >= around["estimate"] - 1e-9).all()
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import least_squares
 
 from hccstudy.metrics import calibration, comparison, discrimination, net_benefit, overall, survival
 from hccstudy.metrics.resampling import once, patient_counts
@@ -197,3 +198,23 @@ def test_adjusted_p_values_equal_r() -> None:
     expected = oracle("pooling")["adjust"]
     table = pd.DataFrame({"metric": "auc", "p": expected["p"]})
     assert comparison.adjust(table, ["metric"])["p_holm"].to_numpy() == pytest.approx(expected["holm"], abs=1e-12)
+
+
+def test_the_regression_of_pseudo_observations_converges_where_risks_are_extreme() -> None:
+    """Damped steps: least squares of the same kind by scipy, on small sets with risks near 1."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = 60
+        x = rng.normal(size=n)
+        death, other, lost = rng.exponential(10 * np.exp(-2 * x)), rng.exponential(60, n), rng.uniform(5, 60, n)
+        time = np.minimum(np.minimum(death, other), lost)
+        event = np.select([death == time, other == time], [1.0, 2.0], 0.0)
+        risk = -np.expm1(-24 / 10 * np.exp(2 * x))
+        pseudo = survival.pseudo_values(time, event, 24.0)
+        predictor = calibration.cloglog(risk)
+
+        def residuals(beta: np.ndarray, predictor: np.ndarray = predictor, pseudo: np.ndarray = pseudo) -> np.ndarray:
+            return pseudo + np.expm1(-np.exp(np.clip(beta[0] + beta[1] * predictor, -30, 30)))
+
+        expected = least_squares(residuals, [0.0, 1.0], xtol=1e-14, ftol=1e-14, gtol=1e-14).x[1]
+        assert calibration.slope_pseudo(pseudo, risk, once(n))[0] == pytest.approx(expected, rel=1e-5)

@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("table", help="table (.tsv, .csv, .xlsx or .parquet)")
     evaluate.add_argument("--outcome", required=True, choices=("binary", "multiclass", "survival"))
-    evaluate.add_argument("--event", metavar="COL", help="1 = event, 0 = none or censored")
+    evaluate.add_argument("--event", metavar="COL", help="1 or TRUE = event, 0 or FALSE = none or censored")
     evaluate.add_argument("--time", metavar="COL", help="survival: follow-up time")
     evaluate.add_argument("--class", metavar="COL", dest="category", help="multiclass: observed class")
     risk = "predicted probability of the event, one option a model (survival: by the horizon; COL@H where several)"
@@ -299,6 +299,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from hccstudy.predictions import Request, evaluate_table
 
     request = Request(**{field.name: getattr(options, field.name) for field in fields(Request)})
-    for note in evaluate_table(request):
+    told = evaluate_table(request)
+    print(told.summary)
+    for note in told.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"written: {options.out}")

@@ -87,4 +87,4 @@ class Problems:
         if self.items:
             count = len(self.items)
             lines = "\n".join(f"  - {line}" for line in self._shown())
-            raise StudyError(f"{count} problem{'s' if count > 1 else ''} in the study's files:\n{lines}")
+            raise StudyError(f"{count} problem{'s' if count > 1 else ''}:\n{lines}")

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from hccstudy import __version__
 from hccstudy.endpoints import risk_column
 from hccstudy.errors import Problems, StudyError
 from hccstudy.evaluation import APPARENT, POOLED, TABLES, WITHIN, compare, evaluate
-from hccstudy.tables import read_text_table, write_table
+from hccstudy.tables import file_digest, read_text_table, write_json, write_table
 
 HELD_OUT = "held-out"
 LEFT_OUT = ["endpoint", "evaluation", "harmonization"]  # columns that say nothing of a table of one origin
 ALWAYS = ["metrics", "calibration_curve", "net_benefit"]  # written even where they are empty
 TRUTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 SEPARATORS = "_@.-: "
+FIGURES = ["discrimination", "calibration", "decision", "roc", "confusion"]
+SUMMARY = ["auc", "harrell_c", "uno_c", "auc_t", "macro_auc", "accuracy", "brier", "oe", "slope"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,18 @@ USES = {
 NEEDS = {"binary": ["event"], "survival": ["time", "event"], "multiclass": ["category", "risk_prefix"]}
 
 
-def evaluate_table(request: Request) -> list[str]:
+class Told(NamedTuple):
+    """What the command says when it is done: the main estimates as text, and notes."""
+
+    summary: str
+    notes: list[str]
+
+
+def evaluate_table(request: Request) -> Told:
     """Evaluate the predictions of a table (.tsv, .csv, .xlsx; one row a patient) and write metrics.tsv,
     calibration_curve.tsv, net_benefit.tsv, comparisons.tsv, the other tables that the outcome has, and the figures.
 
-    Returns notes for the user. StudyError: an impossible request, or every wrong cell by row and column.
+    StudyError: an impossible request, or every wrong cell by row and column.
     """
     _check_request(request)
     raw = read_text_table(request.table)
@@ -86,16 +96,60 @@ def evaluate_table(request: Request) -> list[str]:
         for name in TABLES
     }
     folder = Path(request.out)
+    _clear(folder)
     for name, table in tables.items():
         if len(table) or name in ALWAYS:
             write_table(table, folder / f"{name}.tsv")
     write_table(compare(frames, settings).drop(columns=LEFT_OUT), folder / "comparisons.tsv")
     _draw(tables, frames, settings, folder)
-    lost = len(raw) - len(known)
-    notes = [f"{lost} of {len(raw)} rows have no outcome and are left out"] if lost else []
-    refused = tables["metrics"]["estimate"].isna().sum()
-    if refused:
-        notes.append(f"{refused} of {len(tables['metrics'])} estimates are refused; column method says why")
+    said = {"command": asdict(request), "sha256": file_digest(request.table), "hccstudy": __version__}
+    write_json(said, folder / "request.json")
+    main = tables["metrics"][tables["metrics"]["threshold"].isna()]
+    return Told(_summary(main), _notes(request, raw, frame, main))
+
+
+def _clear(folder: Path) -> None:
+    """What an earlier run wrote here must not stand beside the results of this one."""
+    for name in [*TABLES, "comparisons"]:
+        (folder / f"{name}.tsv").unlink(missing_ok=True)
+    for name in FIGURES:
+        for ending in ("pdf", "svg", "png"):
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)
+
+
+def _summary(main: pd.DataFrame) -> str:
+    """The pooled estimates of every model, a line a metric."""
+    lines = []
+    for row in main[(main["center"] == "pooled") & main["metric"].isin(SUMMARY)].to_dict("records"):
+        when = "" if pd.isna(row["horizon"]) else f" at {row['horizon']:g}"
+        value = "refused" if pd.isna(row["estimate"]) else f"{row['estimate']:.3f}"
+        if pd.notna(row["lower"]):
+            value += f" ({row['lower']:.3f} to {row['upper']:.3f})"
+        lines.append(f"{row['model']}\t{row['metric']}{when}\t{value}")
+    return "\n".join(lines).expandtabs(24)
+
+
+def _notes(request: Request, raw: pd.DataFrame, frame: pd.DataFrame, main: pd.DataFrame) -> list[str]:
+    notes = []
+    if len(raw) > len(frame):
+        notes.append(f"{len(raw) - len(frame)} of {len(raw)} rows have no outcome and are left out")
+    patients = frame["patient"].nunique()
+    if patients < len(frame):
+        notes.append(f"{len(frame)} rows of {patients} patients: those of one patient are resampled together")
+    events = frame["event"] if "event" in frame else pd.Series(dtype=float)
+    if request.competing is not None and not (events == request.competing).any():
+        notes.append(f"no row has the competing event {request.competing:g}: nothing competes")
+    for horizon in request.horizon:
+        early = int(((events == 1) & (frame["time"] <= horizon)).sum())
+        if early < 0.05 * (events == 1).sum():
+            found = f"{early} of {int((events == 1).sum())} events come by the horizon {horizon:g}"
+            notes.append(f"{found}, follow-up ends at {frame['time'].max():g}: is it in the unit of --time?")
+    refused = main[main["estimate"].isna()]
+    if len(refused):
+        names = ", ".join(dict.fromkeys(refused["metric"]))
+        notes.append(
+            f"{len(refused)} of {len(main)} estimates without a threshold are refused ({names}): see column method"
+        )
     return notes
 
 
@@ -131,7 +185,7 @@ def _check_request(request: Request) -> None:
     for option, values, valid, expected in (
         ("horizon", request.horizon, lambda value: value > 0, "a time above 0"),
         ("thresholds", request.thresholds or (), lambda value: 0 < value < 1, "probabilities between 0 and 1"),
-        ("bootstrap", [request.bootstrap], lambda value: value >= 0, "0 or more resamples"),
+        ("bootstrap", [request.bootstrap], lambda value: value >= 50, "50 or more resamples"),
         ("seed", [request.seed], lambda value: value >= 0, "a seed of 0 or more"),
     ):
         for value in values:
@@ -166,6 +220,8 @@ class _Reader:
         texts = self.text(column)
         values = pd.to_numeric(texts, errors="coerce").astype(float)
         bad = ~(np.isfinite(values) & values.between(low, high))
+        if high == 1 and values.max() <= 100 and (values > 1).mean() > 0.2:
+            expected += " (percent? divide by 100)"
         self.report(texts, bad, expected)
         return values
 
@@ -212,7 +268,11 @@ def _outcomes(reader: _Reader, request: Request) -> tuple[pd.DataFrame, tuple[st
         assert request.time
         moments = reader.text(request.time)
         time = pd.to_numeric(moments, errors="coerce").astype(float)
-        reader.report(moments, ~(np.isfinite(time) & (time > 0)) & (moments != ""), "a time above 0")
+        reader.report(
+            moments,
+            ~(np.isfinite(time) & (time > 0)) & (moments != ""),
+            "a time above 0 (an event on the first day: half a day)",
+        )
         half = (moments == "") != (texts == "")
         reader.report(moments, half & (moments == ""), f"a time, because {request.event} is there")
         reader.report(texts, half & (texts == ""), f"an event, because {request.time} is there")
@@ -291,7 +351,8 @@ def _horizon_column(raw: pd.DataFrame, name: str, horizon: float, request: Reque
         raise StudyError(
             f"--risk {name} is of time {said:g}; expected {name.rpartition('@')[0]} and --horizon {said:g}"
         )
-    raise StudyError(f"{request.table}: no column {name}@{horizon:g}; expected the risk at every horizon")
+    wanted = " and ".join(f"{name}@{value:g}" for value in sorted(set(request.horizon)))
+    raise StudyError(f"{request.table}: no column {name}@{horizon:g}; with several horizons name the columns {wanted}")
 
 
 def _curves(request: Request, raw: pd.DataFrame, rows: pd.Index, models: list[str]) -> dict[str, pd.DataFrame]:

@@ -79,7 +79,8 @@ def read_text_table(path: str | Path) -> pd.DataFrame:
     frame = frame.iloc[1:]
     if len(frame.columns) == 1 and ";" in frame.columns[0]:
         raise StudyError(
-            f"{path}: the columns are separated by semicolons; expected {'tabs' if ending == '.tsv' else 'commas'}"
+            f"{path}: the columns are separated by semicolons; expected {'tabs' if ending == '.tsv' else 'commas'} "
+            "and decimal points (or save it as .xlsx)"
         )
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):

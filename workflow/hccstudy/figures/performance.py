@@ -163,7 +163,7 @@ def calibration_summary(metrics: pd.DataFrame) -> list[str]:
         if len(rows):
             values[metric] = f"{label} {interval(*rows.iloc[0][['estimate', 'lower', 'upper']].astype(float))}"
     oe, *rest = values.values() or [""]
-    return ["; ".join(filter(None, [counts(metrics), oe])), "; ".join(rest)]
+    return ["; ".join(filter(None, [counts(metrics[metrics["metric"] == "oe"]), oe])), "; ".join(rest)]
 
 
 def decision_curve(ax: Axes, benefit: pd.DataFrame, models: dict[str, Look], title: str) -> Axes:

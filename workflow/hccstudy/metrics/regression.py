@@ -16,7 +16,7 @@ from scipy.special import expit
 from hccstudy.metrics.resampling import Floats
 
 ITERATIONS, TOLERANCE, LARGEST_STEP = 40, 1e-9, 2.0
-LARGEST_EXPONENT = 30.0
+LARGEST_EXPONENT, DAMPED_ITERATIONS = 30.0, 200
 BLOCK = 4_000_000  # numbers in the largest intermediate array of one block of resamples
 
 
@@ -92,27 +92,49 @@ def logistic(event: Floats, covariates: Floats, counts: Floats, offset: Floats |
     return Fit(beta @ back.T, back @ covariance @ back.T, likelihood, nothing)
 
 
-def cloglog_mean(response: Floats, covariates: Floats, counts: Floats, offset: Floats | float = 0.0) -> Floats:
+def cloglog_mean(response: Floats, covariates: Floats, counts: Floats) -> Floats:
     """Coefficients (resamples, 1 + p), intercept first, of E(response) = 1 - exp(-exp(linear predictor)).
 
-    Generalized estimating equations with independence and constant variance: the regression of pseudo-observations
-    (Klein and Andersen 2005; R: geepack::geese with mean.link = "cloglog").
+    Generalized estimating equations with independence and constant variance, i.e. nonlinear least squares: the
+    regression of pseudo-observations (Klein and Andersen 2005; R: geepack::geese with mean.link = "cloglog"). It starts at
+    the first covariate itself, a perfect calibration; steps are damped until they fit better (Levenberg and Marquardt).
     """
     standard, mean, scale = _standardized(covariates)
     design = np.column_stack([np.ones(len(response)), standard])
     size = design.shape[1]
     outer = (design[:, :, None] * design[:, None, :]).reshape(len(response), -1)
+    identity = np.eye(size)
 
-    def derivatives(beta: Floats) -> tuple[Floats, Floats]:
-        hazard = np.exp(np.clip(beta @ design.T + offset, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+    def hazards(beta: Floats) -> Floats:
+        return np.exp(np.clip(beta @ design.T, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+
+    def misfit(hazard: Floats) -> Floats:
+        return np.asarray((counts * (response + np.expm1(-hazard)) ** 2).sum(axis=1))
+
+    beta = np.zeros((len(counts), size))
+    beta[:, :2] = mean[0], scale[0]
+    if not np.isfinite(beta).all():
+        return np.full(beta.shape, np.nan)
+    hazard, damping = hazards(beta), np.full(len(counts), 1e-3)
+    smallest = misfit(hazard)
+    converged = np.zeros(len(counts), dtype=bool)
+    for _ in range(DAMPED_ITERATIONS):
         steep = hazard * np.exp(-hazard)
         score = (counts * steep * (response + np.expm1(-hazard))) @ design
-        return score, ((counts * steep**2) @ outer).reshape(-1, size, size)
-
-    common = np.clip(response.mean(), 1e-3, 1 - 1e-3)
-    start = np.zeros((len(counts), size))
-    start[:, 0] = np.log(-np.log1p(-common)) - np.mean(offset)
-    beta, _ = _newton(derivatives, start)
+        information = ((counts * steep**2) @ outer).reshape(-1, size, size)
+        ridge = damping * np.maximum(np.trace(information, axis1=1, axis2=2), 1e-12)
+        step = np.linalg.solve(information + ridge[:, None, None] * identity, score[..., None])[..., 0]
+        tried = hazards(beta + step)
+        fits = misfit(tried)
+        better = ~converged & (fits <= smallest * (1 + 1e-12))  # rounding is no worse fit
+        converged |= better & (np.abs(step).max(axis=1) < TOLERANCE) & (damping < 1e-5)
+        beta[better] += step[better]
+        hazard[better], smallest[better] = tried[better], fits[better]
+        damping = np.where(better, damping / 10, np.minimum(damping * 10, 1e9))
+        damping = np.maximum(damping, 1e-12)
+        if converged.all():
+            break
+    beta[~converged] = np.nan
     slopes = beta[:, 1:] / scale
     return np.column_stack([beta[:, 0] - slopes @ mean, slopes])
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+DEFINED = 0.9  # share of resamples in which a metric must be defined for an interval
 
 
 def once(n: int) -> Floats:
@@ -29,13 +30,13 @@ def patient_counts(patients: ArrayLike, resamples: int, seed: Sequence[int]) -> 
 
 
 def percentile_interval(draws: ArrayLike) -> tuple[Any, Any]:
-    """2.5 and 97.5 percentiles along the first axis, NaN left out; NaN where fewer than half of the draws are
-    defined.
+    """2.5 and 97.5 percentiles along the first axis, NaN left out; NaN where fewer than DEFINED of the draws are
+    defined: percentiles over the resamples that happen to have a value are no 95 % interval.
 
     draws: (resamples,) or (resamples, points).
     """
     values = np.asarray(draws, dtype=float)
-    enough = np.isfinite(values).mean(axis=0) >= 0.5 if len(values) else np.zeros(values.shape[1:], dtype=bool)
+    enough = np.isfinite(values).mean(axis=0) >= DEFINED if len(values) else np.zeros(values.shape[1:], dtype=bool)
     bounds = np.full((2, *values.shape[1:]), np.nan)
     if enough.any():
         bounds[:, enough] = np.nanquantile(values[:, enough], [0.025, 0.975], axis=0)

@@ -85,7 +85,7 @@ def normal_predictor(c: float, prevalence: float) -> tuple[Floats, Floats]:
     event is logit(prevalence) - v / 2, which makes the predictor calibrated.
     """
     if not (0.5 < c < 1 and 0 < prevalence < 1):
-        found = f"C statistic {c}, prevalence {prevalence}"
+        found = f"C statistic {c:.2f}, prevalence {prevalence:.2f}"
         raise StudyError(f"sample size: {found}; expected C between 0.5 and 1 and a prevalence between 0 and 1")
     variance = 2 * norm.ppf(c) ** 2
     mean = logit(prevalence) - variance / 2

@@ -123,19 +123,19 @@ def evaluate_survival(sheet: Sheet, data: Scored, limits: Limits) -> None:
         reason = f"{events} events in {sheet.n} patients; at least {least} are needed"
         refuse_all(sheet, "survival", data.horizons, reason)
         return
-    if data.score is not None:
-        _add_concordance(sheet, time, event, data.score, None)
-        if not competing:
-            steepness, bounds = calibration.slope_t(time, event, data.score, _needed(sheet))
-            sheet.add("slope", steepness, "Cox (Efron) on the linear predictor", analytic=(bounds, "Wald"))
+    if data.score is None:
+        _add_concordance(sheet, time, event, data.risks[max(data.horizons)], f"risk at {max(data.horizons):g}")
+    else:
+        _add_concordance(sheet, time, event, data.score, "")
+    if data.score is not None and not competing:
+        steepness, bounds = calibration.slope_t(time, event, data.score, _needed(sheet))
+        sheet.add("slope", steepness, "Cox (Efron) on the linear predictor", analytic=(bounds, "Wald"))
     for horizon in data.horizons:
         reason = _too_short(time, event, horizon, limits)
         risk = data.risks.get(horizon)
         score = risk if data.score is None else data.score
         if score is None:
             continue
-        if data.score is None:
-            _add_concordance(sheet, time, event, score, horizon)
         if reason:
             sheet.refuse(AT_HORIZON, reason, horizon=horizon)
             continue
@@ -163,14 +163,14 @@ def _needed(sheet: Sheet) -> Floats:
     return sheet.counts if sheet.repeated else sheet.counts[:1]
 
 
-def _add_concordance(sheet: Sheet, time: Floats, event: Floats, score: Floats, horizon: Horizon) -> None:
+def _add_concordance(sheet: Sheet, time: Floats, event: Floats, score: Floats, by: str) -> None:
     harrell, uno = discrimination.concordance(time, event, score, sheet.counts)
-    none, tied = "no pair of patients can be compared", "tied predictions count 1/2"
+    none, tied = "no pair of patients can be compared", "tied predictions count 1/2, all of the follow-up"
     if (event == 2).any():
         tied += ", who had a competing event stays at risk (Wolbers)"
-    sheet.add("harrell_c", harrell, tied, horizon=horizon, undefined=none)
     weights = "weights 1/G(T-)^2 of this set, all of its follow-up"
-    sheet.add("uno_c", uno, weights, horizon=horizon, undefined=none)
+    for metric, values, method in (("harrell_c", harrell, tied), ("uno_c", uno, weights)):
+        sheet.add(metric, values, f"{method}, by the {by}" if by else method, undefined=none)
 
 
 def _too_short(time: Floats, event: Floats, horizon: float, limits: Limits) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hccstudy.metrics.resampling import Floats, percentile_interval
+from hccstudy.metrics.resampling import DEFINED, Floats, percentile_interval
 
 # What a person may compare within centers as well as over all of them.
 RANKING = {"auc", "harrell_c", "uno_c", "auc_t", "macro_auc", "hand_till"}
@@ -104,8 +104,8 @@ def describe_bootstrap(draws: Floats) -> str:
     text = f"patient bootstrap, {len(draws)} resamples, percentiles"
     if skipped:
         text += f", {skipped} undefined and left out"
-    if 2 * (len(draws) - skipped) < len(draws) or not len(draws):
-        text += ", too few for an interval"
+    if not len(draws) or 1 - skipped / len(draws) < DEFINED:
+        text += f", no interval: defined in fewer than {100 * DEFINED:g} %"
     return text
 
 

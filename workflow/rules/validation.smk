@@ -28,7 +28,9 @@ rule validate_model:
 
 rule compare_models:
     input:
-        oof=lambda wildcards: of_models(rules.train_model.output.oof, wildcards.endpoint),
+        oof=lambda wildcards: of_models(
+            rules.train_model.output.oof, wildcards.endpoint
+        ),
         predictions=lambda wildcards: of_models(
             rules.predict_external.output.predictions, wildcards.endpoint
         ),

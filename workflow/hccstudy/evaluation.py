@@ -106,7 +106,9 @@ def compare(frames: Mapping[str, pd.DataFrame], settings: Settings) -> pd.DataFr
         for center, part in places:
             by_model = dict(iter(part.groupby("model", sort=False)))
             found = {
-                name: Evaluated(_evaluate_set(of, settings, center, *labels), _scored(_known(of, settings), settings))
+                name: Evaluated(
+                    name, _evaluate_set(of, settings, center, *labels), _scored(_known(of, settings), settings)
+                )
                 for name, of in by_model.items()
             }
             place = dict(zip(lead, (settings["endpoint"], center, *labels), strict=True))

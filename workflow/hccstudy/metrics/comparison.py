@@ -81,8 +81,9 @@ def added_information(data: Scored, new: Floats, old: Floats) -> tuple[float, fl
 
 
 class Evaluated(NamedTuple):
-    """One model on one set of patients: its estimates, and what it said."""
+    """One model on one set of patients: its name, its estimates, and what it said."""
 
+    name: str
     sheet: Sheet
     data: Scored
 
@@ -92,7 +93,7 @@ def differences(a: Evaluated, b: Evaluated, reason: str = "") -> Iterator[Row]:
 
     `reason`: why they cannot be compared, here and below; then every row is refused with it.
     """
-    (sheet, scored), (other, other_scored) = a, b
+    (_, sheet, scored), (_, other, other_scored) = a, b
     for metric, horizon in dict.fromkeys([*sheet.drawn, *other.drawn]):
         ours, theirs = sheet.drawn.get((metric, horizon)), other.drawn.get((metric, horizon))
         row = {"metric": metric, "horizon": horizon, "n": sheet.n, "events": sheet.events}
@@ -122,7 +123,7 @@ def differences(a: Evaluated, b: Evaluated, reason: str = "") -> Iterator[Row]:
 
 def added(a: Evaluated, b: Evaluated, reason: str = "") -> Iterator[Row]:
     """What a adds to b at each horizon, or overall where models have a score."""
-    (sheet, scored), (_, other) = a, b
+    (_, sheet, scored), (_, _, other) = a, b
     horizons: Sequence[Horizon] = [None] if scored.time is None or scored.score is not None else scored.horizons
     for horizon in horizons:
         row = {"metric": "added_information", "horizon": horizon, "n": sheet.n, "events": sheet.events}
@@ -152,10 +153,10 @@ def reclassified(a: Evaluated, b: Evaluated, reason: str = "") -> Iterator[Row]:
     """Reclassification by a over b, only where both models are calibrated: a miscalibrated model is "improved" by
     noise (Hilden and Gerds 2014; Pepe et al. 2015).
     """
-    (sheet, scored), (other, other_scored) = a, b
+    (_, sheet, scored), (_, _, other_scored) = a, b
     for horizon in sorted(set(scored.risks) & set(other_scored.risks), key=lambda value: value or 0.0):
         row = {"horizon": horizon, "n": sheet.n, "events": sheet.events}
-        why = reason or _miscalibrated(sheet, horizon, "a") or _miscalibrated(other, horizon, "b")
+        why = reason or _miscalibrated(a, horizon) or _miscalibrated(b, horizon)
         if why:
             yield from (row | {"metric": name, "method": f"refused: {why}"} for name in RECLASSIFICATION)
             continue
@@ -173,10 +174,11 @@ def reclassified(a: Evaluated, b: Evaluated, reason: str = "") -> Iterator[Row]:
             yield row | {"metric": name, "method": method} | estimate
 
 
-def _miscalibrated(sheet: Sheet, horizon: Horizon, name: str) -> str:
+def _miscalibrated(model: Evaluated, horizon: Horizon) -> str:
     """Why reclassification by this model means nothing, or ""."""
     for metric, label in (("oe", "O/E"), ("slope", "slope")):
-        rows = [row for row in sheet.tables.get("metrics", []) if row["metric"] == metric]
+        name = model.name
+        rows = [row for row in model.sheet.tables.get("metrics", []) if row["metric"] == metric]
         rows = [row for row in rows if row["horizon"] in (horizon, None)]
         if not rows or not np.isfinite(rows[0].get("estimate", np.nan)):
             return f"the {label} of model {name} is not estimated, and reclassification needs calibrated models"

@@ -273,7 +273,7 @@ def features_command(options: argparse.Namespace) -> int:
 
 
 def harmonize_command(options: argparse.Namespace) -> None:
-    from hccstudy.harmonization import harmonize_table
+    from hccstudy.harmonize_table import harmonize_table
 
     notes = harmonize_table(
         options.table,

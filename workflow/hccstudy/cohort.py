@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import pandas as pd
 
 from hccstudy import ledger as ledgers
 from hccstudy.agreement import MINIMUM_REPEATED
-from hccstudy.config import Config, landmark_days, minimum_training, outcome_columns, schema
+from hccstudy.cohort_tables import read_images, read_patients
+from hccstudy.config import Config, minimum_training, outcome_columns
 from hccstudy.errors import Problems, StudyError
 from hccstudy.feature_table import FeatureTable, read_features, read_repeats
 from hccstudy.tables import digest, read_text_table, write_table
@@ -92,14 +91,14 @@ def read_cohort(config: Config) -> Cohort:
     """
     problems = Problems()
     notes: list[str] = []
-    patients = _read_patients(config, problems)
+    patients = read_patients(config, problems)
     for key in ("table", "repeats"):
         path = config["features"][key]
         if path and not Path(path).is_file():
             problems.add(path, "no such file", f"the table of features.{key}")
     images = pd.DataFrame(columns=["patient", *IMAGE_COLUMNS])
     if config["cohort"]["images"]:
-        images = _read_images(config, patients, problems, notes)
+        images = read_images(config, patients, problems, notes)
     if not len(problems):
         _check_centers(config, patients, problems, notes)
         _check_predictors(config, patients, problems)
@@ -181,207 +180,6 @@ def _check_repeats(patients: pd.DataFrame, images: pd.DataFrame, config: Config,
 
 def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _read_patients(config: Config, problems: Problems) -> pd.DataFrame:
-    file = config["cohort"]["patients"]
-    raw = read_text_table(file)
-    center_column = config["cohort"]["centers"]["column"]
-    wanted = [
-        "patient",
-        center_column,
-        *config["cohort"]["columns"],
-        *(rules["date"] for rules in config["cohort"]["columns"].values() if "date" in rules),
-        *(column for rules in config["endpoints"].values() for column in _outcome_rules(rules)),
-    ]
-    for column in dict.fromkeys(wanted):
-        if column not in raw.columns:
-            problems.add(file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}")
-    if len(raw) == 0:
-        problems.add(file, "no row", "one row a patient")
-    problems.raise_if_any()  # without its columns nothing more can be said of the table
-    raw["center"] = raw[center_column]
-    raw["index_date"] = raw.get("index_date", "")
-    who = raw["patient"].to_dict()
-    _check_ids(raw["patient"], file, problems)
-    roles = config["cohort"]["centers"]["development"] + config["cohort"]["centers"]["external"]
-    for row, center in raw["center"].items():
-        if center not in roles:
-            known = f"one of {', '.join(roles)} (cohort.centers)"
-            problems.add(file, repr(center) if center else "empty", known, row=row, who=who[row], column=center_column)
-    for row, text in raw["index_date"].items():
-        if text and not _is_date(text):
-            problems.add(file, repr(text), "a date YYYY-MM-DD", row=row, who=who[row], column="index_date")
-    typed = raw[["patient", "center", "index_date"]].copy()
-    for column, rules in config["cohort"]["columns"].items():
-        typed[column] = _typed(raw[column], rules, file, who, problems)
-    for rules in config["endpoints"].values():
-        for column, kind in _outcome_rules(rules).items():
-            typed[column] = _typed(raw[column], kind, file, who, problems)
-        if rules["type"] == "survival":
-            _check_survival_pair(raw, rules["source"], file, who, problems)
-            _start_at_landmark(typed, rules)
-    _check_dates(raw, config, who, problems)
-    return typed
-
-
-def _start_at_landmark(typed: pd.DataFrame, rules: dict[str, Any]) -> None:
-    """The outcome after the landmark in columns of its own; missing for whoever is not followed beyond it."""
-    if rules["landmark"]:
-        time, event = (typed[rules["source"][key]] for key in ("time", "event"))
-        beyond = time > rules["landmark"]
-        typed[rules["time"]], typed[rules["event"]] = (time - rules["landmark"]).where(beyond), event.where(beyond)
-
-
-def _check_dates(raw: pd.DataFrame, config: Config, who: dict[Any, str], problems: Problems) -> None:
-    """A predictor that was measured after follow-up of a survival endpoint starts would leak survival itself."""
-    file = config["cohort"]["patients"]
-    starts = {name: landmark_days(rules) for name, rules in config["endpoints"].items() if rules["type"] == "survival"}
-    for predictor in config["predictors"]["clinical"]:
-        column = config["cohort"]["columns"][predictor].get("date")
-        for row, text in raw[column].items() if column and starts else ():
-            if not raw.loc[row, predictor]:
-                continue
-            index = raw.loc[row, "index_date"]
-            place: dict[str, Any] = {"row": row, "who": who[row], "column": str(column)}
-            if not (_is_date(text) and _is_date(index)):
-                found = f"{text!r} (index_date {index!r})"
-                problems.add(file, found, f"dates YYYY-MM-DD of index and of {predictor}", **place)
-                continue
-            days = (date.fromisoformat(text) - date.fromisoformat(index)).days
-            late = [name for name, start in starts.items() if days > start]
-            if late:
-                found = f"{text}, {days} days after the index date"
-                expected = f"{predictor} measured by then, or a landmark that late in endpoint {late[0]}"
-                problems.add(file, found, expected, **place)
-
-
-def _outcome_rules(rules: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    if rules["type"] == "survival":
-        source = rules["source"]
-        return {source["time"]: {"type": "time"}, source["event"]: {"type": "event", "competing": rules["competing"]}}
-    if rules["type"] == "binary":
-        return {rules["column"]: {"type": "event"}}
-    return {rules["column"]: {"type": "category", "levels": rules["levels"]}}
-
-
-def _typed(texts: pd.Series, rules: dict[str, Any], file: str, who: dict[Any, str], problems: Problems) -> pd.Series:
-    """A text column as numbers (missing: NaN) or categories (missing: None), each wrong cell a problem."""
-    values: list[Any] = []
-    for row, text in texts.items():
-        value, expected = _cell(text, rules)
-        if expected:
-            problems.add(file, repr(text), expected, row=int(str(row)), who=who[row], column=str(texts.name))
-        values.append(value)
-    dtype = object if rules["type"] == "category" else float
-    return pd.Series(values, index=texts.index, dtype=dtype)
-
-
-def _cell(text: str, rules: dict[str, Any]) -> tuple[Any, str]:
-    """(value, what was expected); the second is "" where the cell is right."""
-    if rules["type"] == "category":
-        if text == "" or text in rules["levels"]:
-            return text or None, ""
-        return None, f"one of {', '.join(rules['levels'])}, or empty"
-    if text == "":
-        return math.nan, ""
-    try:
-        number = float(text)
-    except ValueError:
-        hint = " (a decimal point, not a comma)" if re.fullmatch(r"-?\d+,\d+", text) else ""
-        return math.nan, f"a number{hint}"
-    if not math.isfinite(number):
-        return math.nan, "a finite number"
-    competing = rules.get("competing")
-    if rules["type"] == "event" and number not in (0, 1, competing):
-        return math.nan, f"0 (no event) or 1 (event){f' or {competing} (competing event)' if competing else ''}"
-    if rules["type"] == "time" and number <= 0:
-        return math.nan, "> 0"
-    low, high = rules.get("range", (-math.inf, math.inf))
-    if not low <= number <= high:
-        return math.nan, f"{low} to {high}{' ' + rules['unit'] if rules.get('unit') else ''}"
-    return number, ""
-
-
-def _is_date(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
-
-
-def _check_ids(ids: pd.Series, file: str, problems: Problems) -> None:
-    rules = schema("patients")["properties"]["patient"]
-    first: dict[str, Any] = {}
-    for row, patient in ids.items():
-        key = patient.casefold()  # some file systems do not tell a from A
-        if not patient:
-            problems.add(file, "empty", "an id", row=row, column="patient")
-        elif not re.fullmatch(rules["pattern"].strip("^$"), patient):
-            problems.add(file, repr(patient), rules["description"], row=row, column="patient")
-        elif key in first:
-            problems.add(
-                file,
-                f"the id of row {first[key]} too",
-                "every id once",
-                row=row,
-                who=patient,
-                column="patient",
-            )
-        first.setdefault(key, row)
-
-
-def _check_survival_pair(
-    raw: pd.DataFrame, rules: dict[str, Any], file: str, who: dict[Any, str], problems: Problems
-) -> None:
-    for row in raw.index:
-        time, event = raw.loc[row, rules["time"]], raw.loc[row, rules["event"]]
-        if bool(time) != bool(event):
-            empty, there = (rules["event"], rules["time"]) if time else (rules["time"], rules["event"])
-            expected = "both or neither"
-            problems.add(file, f"empty while {there} is {time or event}", expected, row=row, who=who[row], column=empty)
-
-
-def _read_images(config: Config, patients: pd.DataFrame, problems: Problems, notes: list[str]) -> pd.DataFrame:
-    file = config["cohort"]["images"]
-    raw = read_text_table(file)
-    rules = schema("images")
-    for column in raw.columns:
-        if column not in rules["properties"]:
-            problems.add(file, f"unknown column {column!r}", f"only {', '.join(rules['properties'])}")
-    for column in rules["properties"]:
-        if column not in raw.columns:
-            if column in rules["required"]:
-                problems.add(file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}")
-            raw[column] = ""
-    raw.loc[raw["timepoint"] == "", "timepoint"] = "baseline"
-    ids = set(patients["patient"])
-    known = {(rule["timepoint"], name) for name, rule in config["series"].items()}
-    seen: dict[tuple[str, ...], Any] = {}
-    for row, values in zip(raw.index, raw.to_dict("records"), strict=True):
-        patient = values["patient"]
-        if patient not in ids:
-            expected = f"a patient of {config['cohort']['patients']}"
-            problems.add(file, repr(patient) if patient else "empty", expected, row=row, column="patient")
-        for column in ("image", "mask"):
-            if not values[column]:
-                problems.add(file, "empty", "a path", row=row, who=patient, column=column)
-        key = (patient, values["timepoint"], values["series"], values["reader"])
-        if key in seen:
-            what = f"the same timepoint, series and reader as row {seen[key]}"
-            problems.add(file, what, "one row a series and reader", row=row, who=patient)
-        seen.setdefault(key, row)
-    series = set(zip(raw["timepoint"], raw["series"], strict=True))
-    for time, name in sorted(series - known):
-        count = int(((raw["series"] == name) & (raw["timepoint"] == time)).sum())
-        notes.append(
-            f"{file}: {count} rows of series {name} ({time}), which the configuration does not have, are ignored"
-        )
-    if known and not known & series and len(raw):
-        found = ", ".join(sorted({f"{name} ({time})" for time, name in series}))
-        expected = ", ".join(sorted(f"{name} ({time})" for time, name in known))
-        problems.add(file, f"only series {found}", f"at least one series of the configuration: {expected}")
-    return raw
 
 
 def _check_centers(config: Config, patients: pd.DataFrame, problems: Problems, notes: list[str]) -> None:

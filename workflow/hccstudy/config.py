@@ -282,7 +282,7 @@ def _with_defaults(config: Config) -> Config:
         if rules["type"] == "survival":
             rules.setdefault("competing", None)
             rules.setdefault("landmark", 0)
-            # after a landmark the outcome is another one, in columns of its own (cohort._start_at_landmark)
+            # after a landmark the outcome is another one, in columns of its own (cohort_tables._start_at_landmark)
             rules["source"] = {key: rules[key] for key in ("time", "event")}
             if rules["landmark"]:
                 rules |= {key: f"{name}_after_{rules['landmark']:g}" for key, name in rules["source"].items()}

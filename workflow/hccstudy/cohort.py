@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hccstudy import endpoints
 from hccstudy import ledger as ledgers
 from hccstudy.agreement import MINIMUM_REPEATED
 from hccstudy.cohort_tables import read_images, read_patients
@@ -201,7 +202,7 @@ def _check_centers(config: Config, patients: pd.DataFrame, problems: Problems, n
     if config["harmonize"]["method"] == "combat" and len(centers["development"]) < 2:
         problems.add("configuration", "one development center", "two or more for ComBat, or harmonize: {method: none}")
     for endpoint, rules in config["endpoints"].items():
-        column = rules["event"] if rules["type"] == "survival" else rules["column"]
+        column = endpoints.outcome_columns(rules)[-1]
         for center in centers["development"] + centers["external"]:
             values = patients.loc[patients["center"] == center, column].dropna()
             if len(values) and values.nunique() < 2:
@@ -405,7 +406,7 @@ def split_cohort(
     write_table(patients.loc[~inside, ["patient", "center", *columns]], external_outcomes)
     known = {}
     for endpoint, rules in settings["endpoints"].items():
-        column = rules["time"] if rules["type"] == "survival" else rules["column"]
+        column = endpoints.outcome_columns(rules)[0]
         known[endpoint] = patients[column].notna().map({True: "known", False: "missing"})
         if rules["type"] == "survival":
             early = patients[column].isna() & patients[rules["source"]["time"]].notna()

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
+from hccstudy import endpoints
 from hccstudy.errors import Problems, StudyError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -300,8 +301,8 @@ def landmark_days(endpoint: Mapping[str, Any]) -> float:
 def outcome_columns(config: Config) -> Iterator[tuple[str, str]]:
     """(endpoint, column) for every column that holds an outcome."""
     for endpoint, rules in config["endpoints"].items():
-        for key in ("time", "event") if rules["type"] == "survival" else ("column",):
-            yield endpoint, rules[key]
+        for column in endpoints.outcome_columns(rules):
+            yield endpoint, column
 
 
 def minimum_training(folds: int) -> int:

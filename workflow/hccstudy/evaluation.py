@@ -231,7 +231,7 @@ def check_predictions(frame: pd.DataFrame, settings: Settings, scores: str, outc
         known = observed.isna() | observed.map(_label, na_action="ignore").isin(levels)
         report(~known, settings["column"], outcomes, f"one of {', '.join(levels)}")
     else:
-        column = settings["event" if settings["type"] == "survival" else "column"]
+        column = outcome_columns(settings)[-1]
         competing = settings.get("competing")
         codes = [0, 1] if competing is None else [0, 1, competing]
         wanted = " or ".join(map(str, codes))

@@ -10,13 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 
 from hccstudy.metrics.regression import cloglog_mean, cox, logistic
-from hccstudy.metrics.resampling import Floats
+from hccstudy.metrics.resampling import Floats, Z
 from hccstudy.metrics.survival import event_risk, kaplan_meier
 
-Z = norm.ppf(0.975)
 CLIP = 1e-6  # a risk of exactly 0 or 1 has no log odds
 KNOTS = (0.1, 0.5, 0.9)
 LARGEST = 50.0  # log cumulative hazards beyond it are a risk of 1

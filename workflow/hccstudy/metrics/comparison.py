@@ -17,7 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from hccstudy.metrics import calibration
 from hccstudy.metrics.discrimination import placements
 from hccstudy.metrics.regression import cox, logistic
-from hccstudy.metrics.resampling import Floats, once, percentile_interval
+from hccstudy.metrics.resampling import Floats, Z, once, percentile_interval
 from hccstudy.metrics.sets import Scored
 from hccstudy.metrics.sheet import Horizon, Sheet, describe_bootstrap
 from hccstudy.metrics.survival import horizon_weights
@@ -26,7 +26,6 @@ COMPARISONS = ["model_a", "model_b", "metric", "horizon", "difference", "lower",
 COMPARISONS += ["n", "events", "method"]
 RECLASSIFICATION = ["nri_events", "nri_nonevents", "idi"]
 
-Z = norm.ppf(0.975)
 Row = dict[str, Any]
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
-from hccstudy.metrics.resampling import Floats
+from hccstudy.metrics.resampling import Floats, Z
 from hccstudy.metrics.survival import censoring_survival, horizon_weights, step_values, tally
 
-Z = norm.ppf(0.975)
 BLOCK = 512  # rows of the pair matrix that are held at once
 
 

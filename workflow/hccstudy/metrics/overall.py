@@ -19,6 +19,11 @@ def brier(event: Floats, risk: Floats, counts: Floats) -> tuple[Floats, Floats]:
     return counts @ (event - risk) ** 2 / size, prevalence * (1 - prevalence)
 
 
+def scaled(score: Floats, null: Floats) -> Floats:
+    """IPA: 1 - score / null, per resample; NaN where the null score is 0."""
+    return 1 - np.divide(score, null, out=np.full(len(null), np.nan), where=null > 0)
+
+
 def brier_t(time: Floats, event: Floats, risk: Floats, horizon: float, counts: Floats) -> tuple[Floats, Floats]:
     """Brier score at the horizon, weighted for censoring (Graf et al. 1999), and that of predicting the
     cohort's own Kaplan-Meier risk for everyone.

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from hccstudy.errors import StudyError
-from hccstudy.metrics.resampling import Floats
+from hccstudy.metrics.resampling import Floats, Z
 
-Z = norm.ppf(0.975)
 PREDICTABLE = 3  # centers from which on a prediction interval is given
 
 

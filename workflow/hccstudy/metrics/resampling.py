@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
 Floats = NDArray[np.float64]
+Z = norm.ppf(0.975)  # half the width of a normal 95 % interval, in standard errors
 DEFINED = 0.9  # share of resamples in which a metric must be defined for an interval
 
 

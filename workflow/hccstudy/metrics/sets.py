@@ -289,8 +289,7 @@ def evaluate_multiclass(sheet: Sheet, data: Scored, limits: Limits) -> None:
 def _add_brier(
     sheet: Sheet, score: Floats, null: Floats, method: str, horizon: Horizon = None, events: int | None = None
 ) -> None:
-    scaled = 1 - np.divide(score, null, out=np.full(len(null), np.nan), where=null > 0)
-    for metric, values in (("brier", score), ("brier_null", null), ("ipa", scaled)):
+    for metric, values in (("brier", score), ("brier_null", null), ("ipa", overall.scaled(score, null))):
         sheet.add(metric, values, method, horizon=horizon, events=events)
 
 

@@ -162,8 +162,7 @@ def measure(endpoint: Endpoint, known: pd.DataFrame, scored: pd.DataFrame, count
 
 
 def _brier(horizon: float | None, score: Floats, null: Floats) -> dict[Key, Measured]:
-    scaled = 1 - np.divide(score, null, out=np.full(len(null), np.nan), where=null > 0)
-    return {("brier", horizon): Measured(score), ("ipa", horizon): Measured(scaled)}
+    return {("brier", horizon): Measured(score), ("ipa", horizon): Measured(overall.scaled(score, null))}
 
 
 def _with_error(values: Floats, interval: tuple[float, float]) -> Measured:

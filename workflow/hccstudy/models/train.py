@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from hccstudy.config import SELECT, minimum_training
+from hccstudy.endpoints import outcome_columns
 from hccstudy.errors import StudyError
 from hccstudy.harmonize import CenterComBat
 from hccstudy.models.combined import CombinedPredictors
@@ -66,7 +67,7 @@ def development_data(
     repeated = read_table(repeats) if settings["stability"]["method"] != "none" else None
     X = predictor_frame(read_table(features), patients, list(settings["clinical"]))
     known = patients.set_index("patient").loc[X.index]
-    known = known[known[endpoint["time"] if endpoint["type"] == "survival" else endpoint["column"]].notna()]
+    known = known[known[outcome_columns(endpoint)[0]].notna()]
     return X.loc[known.index], outcome_array(known, endpoint), known, repeated
 
 
@@ -172,8 +173,7 @@ def train_model(
     sizes = X[CENTER].value_counts().to_dict()
     needed = minimum_training(settings["resampling"]["folds"])
     if len(X) < needed:
-        column = endpoint["time"] if endpoint["type"] == "survival" else endpoint["column"]
-        found = f"{len(X)} development patients with features and {column}"
+        found = f"{len(X)} development patients with features and {outcome_columns(endpoint)[0]}"
         advice = "the ledger says who was lost; fewer resampling.folds need fewer"
         raise StudyError(f"{endpoint['name']} {rules['name']}: {found}; expected at least {needed} ({advice})")
 

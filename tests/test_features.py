@@ -15,7 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 from hccstudy.cli import main
 from hccstudy.errors import CaseError, StudyError
-from hccstudy.features import extract, load_parameters
+from hccstudy.engine.extract import extract
+from hccstudy.parameters import load_parameters
 from hccstudy.ibsi import ibsi_tag
 
 CLASSES = "featureClass: {shape: , firstorder: , glcm: , glrlm: , glszm: , gldm: , ngtdm: }\n"

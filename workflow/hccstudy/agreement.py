@@ -16,6 +16,10 @@ CONSTANT = 1e-12
 MINIMUM_REPEATED = 5
 
 
+# of patients, raters and error, each per feature
+MeanSquares = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
 class Agreement(NamedTuple):
     """One value per feature; `lower` and `upper` bound the 95 % interval."""
 
@@ -38,6 +42,24 @@ def icc(values: ArrayLike) -> Agreement:
 
     Raises ValueError where the shape is not three-dimensional or has fewer than two raters.
     """
+    x, squares, n, defined = _two_way(values)
+    bounds = np.zeros((3, x.shape[2]))
+    value = _coefficient(*squares, n, x.shape[1])
+    bounds[:, defined] = value, *_interval(value, *squares, n, x.shape[1])
+    return Agreement(*bounds)
+
+
+def icc_values(values: ArrayLike) -> NDArray[np.float64]:
+    """The coefficients of `icc` (features,) without their intervals, which take most of its time."""
+    x, squares, n, defined = _two_way(values)
+    found = np.zeros(x.shape[2])
+    found[defined] = _coefficient(*squares, n, x.shape[1])
+    return found
+
+
+def _two_way(values: ArrayLike) -> tuple[NDArray[np.float64], MeanSquares, NDArray[np.float64], NDArray[np.bool_]]:
+    """`values` as an array; mean squares and numbers of complete patients of the features that have a coefficient, and
+    which ones those are."""
     x = np.asarray(values, dtype=float)
     if x.ndim != 3 or x.shape[1] < 2:
         raise ValueError(f"values have the shape {x.shape}; expected (patients, at least 2 raters, features)")
@@ -50,15 +72,11 @@ def icc(values: ArrayLike) -> Agreement:
     x = (x - x.sum(axis=(0, 1)) / np.maximum(n * x.shape[1], 1)) * kept
     defined = (n >= 3) & (np.abs(x).max(axis=(0, 1), initial=0.0) > CONSTANT * magnitude)
 
-    bounds = np.zeros((3, x.shape[2]))
-    x, kept, n = x[:, :, defined], kept[:, :, defined], n[defined]
-    bounds[:, defined] = _coefficient(*_mean_squares(x, kept, n), n, x.shape[1])
-    return Agreement(*bounds)
+    n = n[defined]
+    return x, _mean_squares(x[:, :, defined], kept[:, :, defined], n), n, defined
 
 
-def _mean_squares(
-    x: NDArray[np.float64], kept: NDArray[np.float64], n: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _mean_squares(x: NDArray[np.float64], kept: NDArray[np.float64], n: NDArray[np.float64]) -> MeanSquares:
     """Mean squares of patients, raters and error of the balanced two-way layout, per feature.
 
     `x` is centered and 0 where `kept` is 0, so that patients who are left out add nothing to any sum.
@@ -81,10 +99,19 @@ def _coefficient(
     n: NDArray[np.float64],
     k: int,
 ) -> NDArray[np.float64]:
-    """ICC(A,1), lower and upper bound, stacked, from the mean squares (McGraw & Wong 1996, Tables 4 and
-    7)."""
-    value = (patients - error) / (patients + (k - 1) * error + k / n * (raters - error))
+    """ICC(A,1) from the mean squares (McGraw & Wong 1996, Table 4)."""
+    return np.asarray((patients - error) / (patients + (k - 1) * error + k / n * (raters - error)))
 
+
+def _interval(
+    value: NDArray[np.float64],
+    patients: NDArray[np.float64],
+    raters: NDArray[np.float64],
+    error: NDArray[np.float64],
+    n: NDArray[np.float64],
+    k: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper bound of `value`, an ICC(A,1), from the mean squares (McGraw & Wong 1996, Table 7)."""
     # Degrees of freedom of the denominator, written without F = raters / error, which may be x / 0.
     a = k * value * raters
     b = (n * (1 + (k - 1) * value) - k * value) * error
@@ -99,12 +126,14 @@ def _coefficient(
     upper = n * (high * patients - error) / (spread + n * high * patients)
     # For a clearly negative coefficient the approximation breaks down (v near 0); an interval holds its
     # estimate.
-    return np.stack([value, np.minimum(lower, value), np.maximum(upper, value)])
+    return np.minimum(lower, value), np.maximum(upper, value)
 
 
 def repeated_values(repeats: pd.DataFrame, patients: Sequence[str], features: Sequence[str]) -> np.ndarray:
     """Values of shape (patients, repeats, features) of the patients who have every repeat."""
-    count = repeats["repeat"].nunique()
-    chosen = repeats[repeats["patient"].isin(list(patients))].sort_values(["patient", "repeat"])
+    keys = repeats[["patient", "repeat"]].reset_index(drop=True)
+    count = keys["repeat"].nunique()
+    chosen = keys[keys["patient"].isin(list(patients))].sort_values(["patient", "repeat"])
     chosen = chosen[chosen.groupby("patient")["repeat"].transform("size") == count]
-    return chosen[list(features)].to_numpy(dtype=float).reshape(-1, count, len(features))
+    values = repeats[list(features)].to_numpy(dtype=float)[chosen.index]
+    return values.reshape(-1, count, len(features))

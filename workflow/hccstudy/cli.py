@@ -185,7 +185,7 @@ def init_study(options: argparse.Namespace) -> None:
 
 def check_command(options: argparse.Namespace) -> None:
     from hccstudy.cohort import check_study
-    from hccstudy.features import check_parameters
+    from hccstudy.parameters import check_parameters
     from hccstudy.tables import read_text_table
 
     started = time.monotonic()

@@ -74,11 +74,12 @@ def evaluate(frame: pd.DataFrame, settings: Settings) -> dict[str, pd.DataFrame]
             records[name] += [lead | row for row in rows]
 
     for labels, rows in frame.groupby(["evaluation", "harmonization"], sort=False):
-        keep(_evaluate_set(rows, settings, POOLED, *labels), POOLED, *labels)
+        keep(_evaluate_set(_known(rows, settings), settings, POOLED, *labels), POOLED, *labels)
         if frame["center"].isna().all():
             continue
         centers = {
-            center: _evaluate_set(part, settings, center, *labels) for center, part in rows.groupby("center", sort=True)
+            center: _evaluate_set(_known(part, settings), settings, center, *labels)
+            for center, part in rows.groupby("center", sort=True)
         }
         if labels[0] != "external" and len(centers) > 1:
             keep(within_centers(centers), WITHIN, *labels)
@@ -97,23 +98,24 @@ def compare(frames: Mapping[str, pd.DataFrame], settings: Settings) -> pd.DataFr
     """
     lead = [name for name in LEAD if name != "model"]
     records: list[dict[str, Any]] = []
-    settings = settings | {"thresholds": [], "curves": None}
+    settings = settings | {"curves": None}
     everything = pd.concat([frame.assign(model=name) for name, frame in frames.items()], ignore_index=True)
     for labels, rows in everything.groupby(["evaluation", "harmonization"], sort=False):
         places = [(POOLED, rows)]
         if rows["center"].notna().any():
             places += list(rows.groupby("center", sort=True))
         for center, part in places:
-            by_model = dict(iter(part.groupby("model", sort=False)))
+            by_model = {name: _known(of, settings) for name, of in part.groupby("model", sort=False)}
             found = {
                 name: Evaluated(
-                    name, _evaluate_set(of, settings, center, *labels), _scored(_known(of, settings), settings)
+                    name, _evaluate_set(known, settings, center, *labels, curves=False), _scored(known, settings)
                 )
-                for name, of in by_model.items()
+                for name, known in by_model.items()
             }
+            patients = {name: known["patient"].tolist() for name, known in by_model.items()}
             place = dict(zip(lead, (settings["endpoint"], center, *labels), strict=True))
             for first, second in combinations(by_model, 2):
-                reason = _why_not_compared(by_model[first], by_model[second], labels[0], settings)
+                reason = _why_not_compared(patients[first], patients[second], labels[0])
                 for a, b, rows_of in _questions(first, second, settings["type"]):
                     names = place | {"model_a": a, "model_b": b}
                     records += [names | row for row in rows_of(found[a], found[b], reason)]
@@ -132,10 +134,11 @@ def _table(records: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=columns).astype({name: "Int64" for name in COUNTS if name in columns})
 
 
-def _why_not_compared(a: pd.DataFrame, b: pd.DataFrame, evaluation: str, settings: Settings) -> str:
+def _why_not_compared(a: list[str], b: list[str], evaluation: str) -> str:
+    """a, b: the sorted patients of two models."""
     if evaluation == APPARENT:
         return "predictions of the patients that the models were fitted to; a comparison needs held-out ones"
-    if sorted(_known(a, settings)["patient"]) != sorted(_known(b, settings)["patient"]):
+    if a != b:
         return "the models were not evaluated on the same patients"
     return ""
 
@@ -145,9 +148,12 @@ def _known(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return rows.dropna(subset=outcome_columns(settings)).sort_values("patient", kind="stable")
 
 
-def _evaluate_set(rows: pd.DataFrame, settings: Settings, center: str, evaluation: str, harmonization: str) -> Sheet:
-    """All metrics of one set of patients; resamples depend on the set and the seed, not on the model."""
-    known = _known(rows, settings)
+def _evaluate_set(
+    known: pd.DataFrame, settings: Settings, center: str, evaluation: str, harmonization: str, *, curves: bool = True
+) -> Sheet:
+    """All metrics of one set of patients, who are `_known`; resamples depend on the set and the seed, not on the model.
+    `curves` as in `Limits`.
+    """
     kind = settings["type"]
     if known.empty:
         sheet = Sheet(once(0), 0, None if kind == "multiclass" else 0)
@@ -161,6 +167,7 @@ def _evaluate_set(rows: pd.DataFrame, settings: Settings, center: str, evaluatio
         settings["minimum_events"],
         settings.get("unit", ""),
         settings["smoother"],
+        curves,
     )
     data = _scored(known, settings)
     events = None if kind == "multiclass" else int((data.event == 1).sum())
@@ -168,7 +175,7 @@ def _evaluate_set(rows: pd.DataFrame, settings: Settings, center: str, evaluatio
     fill = {"binary": evaluate_binary, "survival": evaluate_survival, "multiclass": evaluate_multiclass}[kind]
     fill(sheet, data, limits)
     grouped = kind == "survival" and "group" in known and known["group"].notna().all()
-    if grouped and (center == POOLED or evaluation == "external"):
+    if curves and grouped and (center == POOLED or evaluation == "external"):
         add_risk_groups(sheet, data, known["group"].to_numpy(dtype=str), external=evaluation == "external")
     return sheet
 

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from hccstudy.errors import CaseError, StudyError
-from hccstudy.features import extract, load_parameters
+from hccstudy.engine.extract import extract
+from hccstudy.parameters import load_parameters
 from hccstudy.tables import atomic, read_text_table
 
 REQUIRED = ["patient", "region", "image", "mask"]

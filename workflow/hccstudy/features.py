@@ -1,173 +1,27 @@
-"""Radiomics features: pyradiomics behind one function, one row per region out.
-
-`extract` filters an image once for all of its regions. What is shared is what does not depend on the region: where a
-parameter file asks pyradiomics to resample or crop (`resampledPixelSpacing`, `preCrop`), pyradiomics itself makes an
-image per region, and each region is its own group.
-"""
+"""The features stage: one row per region of a batch, then one row per patient."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from functools import cache
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-import yaml
-from radiomics import imageoperations
-from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from hccstudy.batches import process_batch
+from hccstudy.engine.extract import extract
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.fingerprint import fingerprint
-from hccstudy.ibsi import ibsi_values
 from hccstudy.ledger import write_ledger
 from hccstudy.regions import FILES
 from hccstudy.tables import file_digest, read_table, write_table
 
-logging.getLogger("radiomics").setLevel(logging.ERROR)
+log = logging.getLogger(__name__)
 
-NAMES = ("ibsi", "pyradiomics")
-SECTIONS = {"setting", "imageType", "featureClass"}
 KEYS = ["patient", "center", "series", "reader", "region"]
-
-
-@cache
-def load_parameters(path: str) -> RadiomicsFeatureExtractor:
-    """An extractor set up by a native pyradiomics parameter file (YAML).
-
-    Raises StudyError where the file is not one that pyradiomics accepts, or sets what the rest of the pipeline decides.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: not readable as a pyradiomics parameter file ({error})") from error
-    if not isinstance(content, dict) or not set(content) <= SECTIONS:
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise StudyError(f"{path}: found {found}; expected the sections {', '.join(sorted(SECTIONS))}")
-    try:
-        extractor = RadiomicsFeatureExtractor(content)
-    except Exception as error:  # pykwalify and pyradiomics raise many kinds
-        raise StudyError(f"{path}: pyradiomics does not accept this parameter file ({error})") from error
-    extractor.settings["additionalInfo"] = False
-    return extractor
-
-
-# What the study does itself, by IBSI conventions: done again by pyradiomics it would be done twice.
-NOT_IN_A_STUDY = ("resampledPixelSpacing", "normalize", "resegmentRange", "preCrop")
-
-
-def check_parameters(parameters: str, outer_mm: float, margin_mm: float) -> None:
-    """StudyError where a parameter file asks for what the study does itself (series in config.yaml), or where the
-    margin kept around the labels cuts into the support of its widest LoG filter (4 sigma)."""
-    settings = load_parameters(parameters).settings
-    twice = [name for name in NOT_IN_A_STUDY if settings.get(name)]
-    if twice:
-        raise StudyError(
-            f"{parameters}: sets {', '.join(twice)}; expected none of these in a study, which does it itself"
-        )
-    widest = max(load_parameters(parameters).enabledImagetypes.get("LoG", {}).get("sigma", [0]))
-    if outer_mm + 4 * widest > margin_mm:
-        found = f"preprocess.margin_mm is {margin_mm:g}"
-        reach = f"the widest ring ({outer_mm:g} mm) plus 4 x LoG sigma {widest:g}"
-        raise StudyError(f"{parameters}: {found}; expected at least {outer_mm + 4 * widest:g}, {reach}")
-
-
-def _prepare(
-    extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image, settings: dict[str, Any]
-) -> tuple[sitk.Image, sitk.Image]:
-    """pyradiomics' own loading: label mask, optional normalization, resampling and cropping; then its checks."""
-    image, mask = extractor.loadImage(image, mask, None, **settings)
-    _, corrected = imageoperations.checkMask(image, mask, **settings)
-    return image, mask if corrected is None else corrected
-
-
-def _region_features(
-    extractor: RadiomicsFeatureExtractor,
-    image: sitk.Image,
-    mask: sitk.Image,
-    intensity_mask: sitk.Image | None,
-    filtered: list[tuple[sitk.Image, str, dict[str, Any]]],
-    settings: dict[str, Any],
-    names: str,
-) -> dict[str, float]:
-    """All features of one region, in the order and with the re-segmentation of RadiomicsFeatureExtractor.execute."""
-    box, _ = imageoperations.checkMask(image, mask, **settings)
-    shape_mask = texture_mask = mask
-    if settings.get("resegmentRange") is not None:
-        texture_mask = imageoperations.resegmentMask(image, mask, **settings)
-        # pyradiomics takes the bounding box of the re-segmented mask for the shape features too
-        box, _ = imageoperations.checkMask(image, texture_mask, **settings)
-        if settings.get("resegmentShape", False):
-            shape_mask = texture_mask
-    values = dict(extractor.computeShape(image, shape_mask, box, **settings))
-    if intensity_mask is not None:
-        texture_mask = imageoperations.getMask(intensity_mask, **settings)
-        box, _ = imageoperations.checkMask(image, texture_mask, **settings)
-    for derived, image_type, arguments in filtered:
-        cropped, cropped_mask = imageoperations.cropToTumorMask(derived, texture_mask, box)
-        values.update(extractor.computeFeatures(cropped, cropped_mask, image_type, **arguments))
-    result = {name: float(value) for name, value in values.items()}
-    if names == "pyradiomics":
-        return result
-    voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(shape_mask) == settings["label"]))
-    return ibsi_values(result, voxels=voxels, force_2d=bool(settings.get("force2D", False)))
-
-
-def extract(
-    image: sitk.Image,
-    masks: Mapping[str, sitk.Image],
-    parameters: str,
-    *,
-    labels: Mapping[str, int] | None = None,
-    intensity_masks: Mapping[str, sitk.Image] | None = None,
-    names: str = "ibsi",
-) -> dict[str, dict[str, float] | CaseError]:
-    """Features of every region of one image.
-
-    `masks`: region -> mask on the image's grid, `labels`: region -> value of the region in its mask (default 1 or the
-    parameter file's), `parameters`: path of a pyradiomics parameter file, `names`: "ibsi" or "pyradiomics".
-    `intensity_masks`: region -> IBSI's intensity mask, where it differs from the morphological one in `masks`.
-    Returns region -> {feature: value}, or the CaseError that says why pyradiomics refuses a region. Values are those of
-    `RadiomicsFeatureExtractor.execute` (held to 1e-9 in the tests), under IBSI names those of `hccstudy.ibsi`.
-    """
-    if names not in NAMES:
-        raise StudyError(f"names is {names!r}; expected one of {', '.join(NAMES)}")
-    extractor = load_parameters(parameters)
-    per_region = extractor.settings.get("preCrop", False) or extractor.settings.get("resampledPixelSpacing")
-    results: dict[str, dict[str, float] | CaseError] = {}
-    shared: list[tuple[sitk.Image, str, dict[str, Any]]] = []
-    for region, mask in masks.items():
-        label = (labels or {}).get(region, extractor.settings.get("label", 1))
-        settings = extractor.settings | {"label": label}
-        try:
-            prepared, region_mask = _prepare(extractor, image, mask, settings)
-            if per_region or not shared:
-                shared = _filter(extractor, prepared, region_mask, settings)
-            # the label may differ between the regions that share a filtered image
-            filtered = [(derived, kind, arguments | {"label": label}) for derived, kind, arguments in shared]
-            inside = (intensity_masks or {}).get(region)
-            results[region] = _region_features(extractor, prepared, region_mask, inside, filtered, settings, names)
-        except (ValueError, RuntimeError, IndexError) as error:
-            held = np.unique(sitk.GetArrayViewFromImage(mask)).tolist()
-            shown = ", ".join(map(str, held[:8])) + (", ..." if len(held) > 8 else "")
-            detail = f"region {region}: {error} (the mask holds {shown}; label {label} was expected)"
-            results[region] = CaseError("features not computable", detail)
-    return results
-
-
-def _filter(
-    extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image, settings: dict[str, Any]
-) -> list[tuple[sitk.Image, str, dict[str, Any]]]:
-    """The image and its filtered versions as pyradiomics makes them: (image, image type, settings)."""
-    return [
-        derived
-        for image_type, custom in extractor.enabledImagetypes.items()
-        for derived in getattr(imageoperations, f"get{image_type}Image")(image, mask, **settings | custom)
-    ]
 
 
 def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str) -> None:

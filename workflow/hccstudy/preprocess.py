@@ -93,6 +93,13 @@ def needed_box(labels: Array, positions: Sequence[Array], margin: Sequence[float
     return box
 
 
+def positions_around(labels: Array, old: Sequence[float], new: Sequence[float], margin_mm: float) -> list[Array]:
+    """`grid_positions` along z, y and x of the part of the study grid that `needed_box` keeps; spacings in mm."""
+    whole = [grid_positions(*axis) for axis in zip(labels.shape, old, new, strict=True)]
+    box = needed_box(labels, whole, [margin_mm / side for side in old])
+    return [where[part] for where, part in zip(whole, box, strict=True)]
+
+
 def resample(values: Array, positions: Sequence[Array], order: int) -> Array:
     """Interpolate at a grid, linearly (order 1) or by cubic B-spline (order 3).
 
@@ -138,23 +145,34 @@ def _resample_axis(values: Array, axis: int, where: Array, order: int) -> Array:
     return total
 
 
+def resample_mask(mask: Mask, positions: Sequence[Array]) -> Mask:
+    """Interpolate a mask linearly and threshold it at 0.5; ties count as inside."""
+    # float32 spacings move exact ties by about 1e-8
+    return np.asarray(resample(mask.astype(float), positions, order=1) >= 0.5 - 1e-6)
+
+
+def place(array: Array, image: sitk.Image, positions: Sequence[Array], spacing: Sequence[float]) -> sitk.Image:
+    """An array (z, y, x) as an image at `positions` (z, y, x) of the grid of `image`, `spacing` x, y, z in mm."""
+    result = sitk.GetImageFromArray(array)
+    first = [float(where[0]) for where in positions[::-1]]
+    result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint(first))
+    result.SetSpacing(spacing)
+    result.SetDirection(image.GetDirection())
+    return result
+
+
 def resample_labels(labels: Labels, positions: Sequence[Array]) -> Labels:
-    """Interpolate each mask of a label map linearly and threshold it at 0.5; ties count as inside.
+    """Interpolate each mask of a label map by `resample_mask`.
 
     The tumor wins over other lesions, these over the liver. The liver is treated as the whole organ (any
     label), where the map has it at all, so that no hole opens where three labels meet.
     """
-
-    def covered(mask: Mask) -> Mask:
-        # float32 spacings move exact ties by about 1e-8
-        return np.asarray(resample(mask.astype(float), positions, order=1) >= 0.5 - 1e-6)
-
     result = np.zeros([len(where) for where in positions], np.uint8)
     if (labels == LIVER).any():
-        result[covered(labels > 0)] = LIVER
+        result[resample_mask(labels > 0, positions)] = LIVER
     if (labels == LESION).any():
-        result[covered(labels == LESION)] = LESION
-    result[covered(labels == TUMOR)] = TUMOR
+        result[resample_mask(labels == LESION, positions)] = LESION
+    result[resample_mask(labels == TUMOR, positions)] = TUMOR
     return result
 
 
@@ -352,11 +370,7 @@ def to_study_grid(
             raise CaseError("empty mask", f"series {name}: no voxel of label {TUMOR} (tumor)")
     prepared = prepare_intensities(image, maps[0], series)
     old, new = image.GetSpacing()[::-1], [float(side) for side in series["spacing"][::-1]]
-    whole = [grid_positions(*axis) for axis in zip(prepared.shape, old, new, strict=True)]
-    margin = [settings["margin_mm"] / side for side in old]
-    box = needed_box(np.maximum.reduce(maps), whole, margin)
-    positions = [where[part] for where, part in zip(whole, box, strict=True)]
-
+    positions = positions_around(np.maximum.reduce(maps), old, new, settings["margin_mm"])
     values = resample(prepared, positions, INTERPOLATORS[series["interpolator"]])
     if series["window"] is not None:
         values = clip(values, series["window"])  # a spline overshoots the window's own edges
@@ -365,14 +379,6 @@ def to_study_grid(
     else:
         # the smallest type that holds the acquired values: what is not interpolated stays bit-identical
         values = values.astype(np.result_type(sitk.GetArrayViewFromImage(image).dtype, np.float32))
-
-    def placed(array: Array) -> sitk.Image:
-        result = sitk.GetImageFromArray(array)
-        first = [float(where[0]) for where in positions[::-1]]
-        result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint(first))
-        result.SetSpacing(new[::-1])
-        result.SetDirection(image.GetDirection())
-        return result
 
     masks = []
     for labels in maps:
@@ -384,8 +390,8 @@ def to_study_grid(
                 f"series {name}: {count} voxels of {old[2]:g} x {old[1]:g} x {old[0]:g} mm become 0 of "
                 f"{new[2]:g} x {new[1]:g} x {new[0]:g} mm",
             )
-        masks.append(placed(mapped))
-    return placed(values), masks
+        masks.append(place(mapped, image, positions, new[::-1]))
+    return place(values, image, positions, new[::-1]), masks
 
 
 def preprocess_batch(*, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str) -> None:

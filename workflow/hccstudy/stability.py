@@ -18,7 +18,8 @@ from hccstudy.agreement import MINIMUM_REPEATED, icc, repeated_values
 from hccstudy.batches import process_batch
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.feature_table import read_features, read_repeats
-from hccstudy.features import KEYS, extract, widen
+from hccstudy.engine.extract import extract
+from hccstudy.features import KEYS, widen
 from hccstudy.fingerprint import fingerprint
 from hccstudy.regions import make_regions, perturb_labels, resegment
 from hccstudy.tables import file_digest, read_table, write_table

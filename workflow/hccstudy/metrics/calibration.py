@@ -148,8 +148,12 @@ def curve_errors(smoothed: Floats, risk: Floats, counts: Floats) -> dict[str, Fl
     """
     distance = np.abs(smoothed - risk)
     quantiles = np.full((len(counts), 2), np.nan)
-    for row in np.flatnonzero(np.isfinite(distance).all(axis=1)):
-        quantiles[row] = np.quantile(np.repeat(distance[row], counts[row].astype(int)), [0.5, 0.9])
+    drawn = counts.astype(int)
+    sizes = np.where(np.isfinite(distance).all(axis=1), drawn.sum(axis=1), 0)
+    for size in np.unique(sizes[sizes > 0]):  # one size, but where patients have several rows
+        rows = sizes == size
+        repeated = np.repeat(distance[rows].ravel(), drawn[rows].ravel()).reshape(-1, size)
+        quantiles[rows] = np.quantile(repeated, [0.5, 0.9], axis=1).T
     mean = (counts * distance).sum(axis=1) / counts.sum(axis=1)
     return {"ici": mean, "e50": quantiles[:, 0], "e90": quantiles[:, 1]}
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.stats import chi2, norm
-from statsmodels.stats.multitest import multipletests
 
 from hccstudy.metrics import calibration
 from hccstudy.metrics.discrimination import placements
@@ -196,5 +195,14 @@ def adjust(table: pd.DataFrame, family: Sequence[str]) -> pd.DataFrame:
     table["p_holm"] = np.nan
     tested = table[table["p"].notna()]
     for _, rows in tested.groupby(list(family), dropna=False):
-        table.loc[rows.index, "p_holm"] = multipletests(rows["p"].to_numpy(dtype=float), method="holm")[1]
+        table.loc[rows.index, "p_holm"] = holm(rows["p"].to_numpy(dtype=float))
     return table
+
+
+def holm(p: Floats) -> Floats:
+    """p values (k,) adjusted for their number (Holm 1979; R: p.adjust). Four lines of our own: statsmodels' collects
+    garbage at every call, which takes longer than all that is compared."""
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted

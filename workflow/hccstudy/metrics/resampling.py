@@ -40,6 +40,8 @@ def percentile_interval(draws: ArrayLike) -> tuple[Any, Any]:
     values = np.asarray(draws, dtype=float)
     enough = np.isfinite(values).mean(axis=0) >= DEFINED if len(values) else np.zeros(values.shape[1:], dtype=bool)
     bounds = np.full((2, *values.shape[1:]), np.nan)
-    if enough.any():
-        bounds[:, enough] = np.nanquantile(values[:, enough], [0.025, 0.975], axis=0)
+    complete = np.isfinite(values).all(axis=0) & enough
+    for of, quantile in ((complete, np.quantile), (enough & ~complete, np.nanquantile)):  # the latter goes one by one
+        if of.any():
+            bounds[:, of] = quantile(values[:, of], [0.025, 0.975], axis=0)
     return bounds[0], bounds[1]

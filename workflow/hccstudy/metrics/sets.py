@@ -32,6 +32,7 @@ class Limits:
     """What is asked of a set: risk thresholds of the decision curve, calibration groups, the fewest events
     (and patients free of the event) for which a number is given, the unit of time that reasons are told in, and the
     smoother of calibration curves of survival ("cox" or "pseudo"; competing risks are always "pseudo").
+    `curves`: False leaves out curves, groups and decisions, of which nothing is compared between models.
     """
 
     thresholds: Floats
@@ -39,6 +40,7 @@ class Limits:
     minimum_events: int
     unit: str = ""
     smoother: str = "cox"
+    curves: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,10 @@ def evaluate_binary(sheet: Sheet, data: Scored, limits: Limits) -> None:
     area = discrimination.auc(event, score, counts)
     name = "DeLong" if np.isfinite(interval[0]) else "no interval (complete separation, or scores that do not vary)"
     sheet.add("auc", area, "ROC", analytic=((interval[0], interval[1]), name))
-    fpr, tpr, cuts = roc_curve(event, score, drop_intermediate=False)
-    points = zip(cuts, fpr, tpr, strict=True)
-    sheet.write("roc", [{"threshold": t, "fpr": f, "tpr": s} for t, f, s in points])
+    if limits.curves:
+        fpr, tpr, cuts = roc_curve(event, score, drop_intermediate=False)
+        points = zip(cuts, fpr, tpr, strict=True)
+        sheet.write("roc", [{"threshold": t, "fpr": f, "tpr": s} for t, f, s in points])
     if risk is None:
         sheet.refuse(BINARY[1:], "the model gives a score, no risk")
         return
@@ -98,6 +101,8 @@ def evaluate_binary(sheet: Sheet, data: Scored, limits: Limits) -> None:
     sheet.add("citl", level, f"logistic intercept, log odds as offset{note}", analytic=(bounds, "Wald"))
     steepness, bounds = calibration.slope(event, risk, counts)
     sheet.add("slope", steepness, f"unpenalized logistic on log odds{note}", analytic=(bounds, "Wald"))
+    if not limits.curves:
+        return
     grid = _grid(risk)
     curves = calibration.smooth_curve(event, risk, grid, counts)
     _add_curve(sheet, *curves, risk, grid, f"logistic, {SMOOTHER} of log odds{note}")
@@ -199,15 +204,19 @@ def _evaluate_horizon(
     low, high = calibration.poisson_interval(ratio[0], events)
     method = f"{observed} / mean risk (interval by 1/sqrt(events): {low:.3f} to {high:.3f})"
     sheet.add("oe", ratio, method, horizon=horizon, events=events, undefined="the sum of the risks is 0")
-    grid = _grid(risk)
+    pseudo = np.empty(0)
     if observed == "Aalen-Johansen" or limits.smoother == "pseudo":
         pseudo = survival.pseudo_values(time, event, horizon)
+    if observed == "Aalen-Johansen":
+        steepness = calibration.slope_pseudo(pseudo, risk, counts)
+        by = f"pseudo-observations on cloglog of the risk{_clipped(risk)}"
+        sheet.add("slope", steepness, by, horizon=horizon, events=events)
+    if not limits.curves:
+        return
+    grid = _grid(risk)
+    if len(pseudo):
         curves = calibration.smooth_curve_pseudo(pseudo, risk, grid, counts)
         method = f"pseudo-observations, {SMOOTHER} of cloglog risk{_clipped(risk)}"
-        if observed == "Aalen-Johansen":
-            steepness = calibration.slope_pseudo(pseudo, risk, counts)
-            by = f"pseudo-observations on cloglog of the risk{_clipped(risk)}"
-            sheet.add("slope", steepness, by, horizon=horizon, events=events)
     else:
         curves = calibration.smooth_curve_t(time, event, risk, grid, horizon, counts)
         method = f"Cox (Efron), {SMOOTHER} of cloglog risk{_clipped(risk)}"
@@ -324,20 +333,32 @@ def _add_decisions(
 ) -> None:
     """Every threshold as a metric with its interval, and the decision curve with its band."""
     benefit, treat_all = (of.net_benefit(limits.thresholds) for of in (decisions, everyone))
-    ratios = decisions.ratios()
+    estimates = {"net_benefit": benefit, "net_benefit_all": treat_all} | decisions.ratios()
+    bounds = {name: np.transpose(percentile_interval(values[1:])) for name, values in estimates.items()}
     wilson = {} if horizon is not None or sheet.repeated else _wilson(decisions, sheet.n)
+    methods = {
+        "net_benefit": f"true - weighted false positives, {observed}",
+        "net_benefit_all": f"treat all, {observed}",
+    }
+    unfollowed = "nobody above (or below) the threshold is followed to the horizon"
+    reasons = {"net_benefit": unfollowed, "net_benefit_all": unfollowed}
+    for name in decisions.pairs():
+        side = "above" if name in ("ppv", "sensitivity") else "below"
+        reasons[name] = f"nobody is {side} the threshold, or nobody there is followed to the horizon"
     for place, threshold in enumerate(limits.thresholds):
-        at = {"horizon": horizon, "threshold": threshold, "events": events}
-        unfollowed = "nobody above (or below) the threshold is followed to the horizon"
-        method = f"true - weighted false positives, {observed}"
-        sheet.add("net_benefit", benefit[:, place], method, undefined=unfollowed, **at)
-        sheet.add("net_benefit_all", treat_all[:, place], f"treat all, {observed}", undefined=unfollowed, **at)
-        for name, values in ratios.items():
-            interval = ((wilson[name][0][place], wilson[name][1][place]), "Wilson") if wilson else None
-            side = "above" if name in ("ppv", "sensitivity") else "below"
-            nobody = f"nobody is {side} the threshold, or nobody there is followed to the horizon"
-            sheet.add(name, values[:, place], observed, undefined=nobody, analytic=interval, **at)
-    curve = zip(limits.thresholds, benefit[0], *percentile_interval(benefit[1:]), treat_all[0], strict=True)
+        for name, values in estimates.items():
+            sheet.add(
+                name,
+                values[:, place],
+                methods.get(name, observed),
+                horizon=horizon,
+                threshold=threshold,
+                events=events,
+                analytic=((wilson[name][0][place], wilson[name][1][place]), "Wilson") if name in wilson else None,
+                percentiles=(bounds[name][place, 0], bounds[name][place, 1]),
+                undefined=reasons[name],
+            )
+    curve = zip(limits.thresholds, benefit[0], *bounds["net_benefit"].T, treat_all[0], strict=True)
     rows = [
         {"threshold": t, "net_benefit": of, "lower": low, "upper": high, "net_benefit_all": all_}
         for t, of, low, high, all_ in curve

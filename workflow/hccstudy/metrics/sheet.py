@@ -57,10 +57,12 @@ class Sheet:
         threshold: float | None = None,
         events: int | None = None,
         analytic: tuple[tuple[float, float], str] | None = None,
+        percentiles: tuple[float, float] | None = None,
         undefined: str = "the fit does not exist (complete separation or predictions that do not vary)",
     ) -> None:
         """One metric: `values` (1 + resamples,), the estimate first. `analytic` = an interval and its name,
-        which is used instead of percentiles; `undefined` = the reason where the estimate is NaN.
+        which is used instead of percentiles; `percentiles` = those of values[1:], where they are known already (many
+        metrics at once are faster); `undefined` = the reason where the estimate is NaN.
         """
         values = np.asarray(values, dtype=float)
         if not np.isfinite(values[0]):
@@ -72,7 +74,7 @@ class Sheet:
         if analytic and not self.repeated:
             (lower, upper), interval = analytic
         else:
-            lower, upper = percentile_interval(values[1:])
+            lower, upper = percentiles or percentile_interval(values[1:])
             interval = describe_bootstrap(values[1:])
             if lower == upper:  # nothing is known of what no resample changes
                 lower = upper = np.nan

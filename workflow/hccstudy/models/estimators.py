@@ -7,8 +7,8 @@ choose from, the simplest model first (it wins ties). A new estimator is one lin
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sksurv.ensemble import GradientBoostingSurvivalAnalysis, RandomSurvivalForest
-from sksurv.exceptions import NoComparablePairException
 from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
-from sksurv.metrics import concordance_index_censored
+from sksurv.linear_model._coxnet import call_fit_coxnet
 from sksurv.nonparametric import kaplan_meier_estimator
-from sksurv.util import Surv
+from sksurv.util import Surv, check_array_survival
 
 from hccstudy.endpoints import risk_column
 from hccstudy.models.steps import cox_score
@@ -31,6 +30,21 @@ Grid = list[dict[str, Any]]
 Maker = Callable[[int], tuple[BaseEstimator, Grid]]
 
 PENALTIES: Grid = [{"fraction": fraction} for fraction in (0.8, 0.65, 0.5, 0.4, 0.3, 0.2)]
+
+
+class CoxCoefficients(NamedTuple):
+    """What ranks patients in a Cox model: coefficients, and what the mean training patient has."""
+
+    coef_: np.ndarray
+    offset: float
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
+        return np.asarray(np.dot(X.to_numpy(), self.coef_) - self.offset)
+
+
+def _penalties(largest: float, fraction: float) -> np.ndarray:
+    """The path of penalties that ends at a fraction of the largest; each starts where the one before ended."""
+    return np.geomspace(largest, largest * fraction, 8)[1:]
 
 
 class PenalizedCox(BaseEstimator):
@@ -45,14 +59,33 @@ class PenalizedCox(BaseEstimator):
         self.l1_ratio = l1_ratio
 
     def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
-        largest = np.abs(cox_score(X.to_numpy(), y)).max() / len(X) / self.l1_ratio
-        path = np.geomspace(largest, largest * self.fraction, 8)[1:]
+        path = _penalties(self._largest(X, y), self.fraction)
         self.model_ = CoxnetSurvivalAnalysis(alphas=path, l1_ratio=self.l1_ratio, fit_baseline_model=True).fit(
             X.to_numpy(), y
         )
         self.coef_ = self.model_.coef_[:, -1]
         self.unique_times_ = self.model_.unique_times_
         return self
+
+    def _largest(self, X: pd.DataFrame, y: np.ndarray) -> float:
+        return float(np.abs(cox_score(X.to_numpy(), y)).max() / len(X) / self.l1_ratio)
+
+    def fit_each(self, fractions: Sequence[float], X: pd.DataFrame, y: np.ndarray) -> Iterator[CoxCoefficients]:
+        """The coefficients of a `fit` by every penalty, bit by bit: rows are checked, centered and sorted once, and
+        there are no baseline hazards, which only predicted survival needs."""
+        values = np.array(X.to_numpy(), dtype=float)
+        event, time = check_array_survival(values, _without_competing(y))
+        mean = np.average(values, axis=0)
+        latest = np.argsort(-time, kind="stable")
+        values = np.asfortranarray((values - mean)[latest])
+        event, time = event[latest].astype(np.uint8), time[latest].astype(float)
+        # as CoxnetSurvivalAnalysis calls its solver: no own path, its defaults of iterations and tolerance
+        default, alike, largest = CoxnetSurvivalAnalysis(), np.ones(values.shape[1]), self._largest(X, y)
+        for fraction in fractions:
+            path = _penalties(largest, fraction)
+            limits = (int(default.max_iter), default.tol, False)
+            coefficients = call_fit_coxnet(values, time, event, alike, path, False, 0.0, self.l1_ratio, *limits)[0]
+            yield CoxCoefficients(coefficients[:, -1], np.dot(mean, coefficients)[-1])
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         return np.asarray(self.model_.predict(X.to_numpy()))
@@ -132,11 +165,13 @@ def fit_quietly(estimator: BaseEstimator, X: pd.DataFrame, y: np.ndarray) -> Bas
 
     Competing events are censorings to a survival estimator: it models the cause-specific hazard.
     """
-    if y.dtype.names:
-        y = Surv.from_arrays(y["event"], y["time"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return estimator.fit(X, y)
+        return estimator.fit(X, _without_competing(y))
+
+
+def _without_competing(y: np.ndarray) -> np.ndarray:
+    return np.asarray(Surv.from_arrays(y["event"], y["time"])) if y.dtype.names else y
 
 
 def free_of_competing(y: np.ndarray) -> np.ndarray | None:
@@ -166,22 +201,42 @@ def linear_predictor(model: Any, X: pd.DataFrame) -> np.ndarray:
     """What ranks patients, as columns: log relative hazard, logit of risk, or logits of all classes but the first."""
     if not hasattr(model, "predict_proba"):
         return np.asarray(model.predict(X)).reshape(-1, 1)
-    probabilities = np.clip(model.predict_proba(X), 1e-6, 1 - 1e-6)
+    return _log_ratios(model.predict_proba(X))
+
+
+def _log_ratios(probabilities: np.ndarray) -> np.ndarray:
+    probabilities = np.clip(probabilities, 1e-6, 1 - 1e-6)
     return np.log(probabilities[:, 1:] / probabilities[:, :1])
 
 
-def inner_score(estimator: Any, X: pd.DataFrame, y: np.ndarray) -> float:
-    """What the inner folds maximize: the mean log-likelihood of the classes, the log partial likelihood per event of
-    Cox models (which sees shrinkage, where concordance does not), Harrell's C of survival trees."""
+def inner_score(estimator: Any, X: pd.DataFrame, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """What the inner folds maximize, and the linear predictors (n x k) behind it.
+
+    The mean log-likelihood of the classes, the log partial likelihood per event of Cox models (which sees shrinkage,
+    where concordance does not), Harrell's C of survival trees.
+    """
     if y.dtype.names:
-        if hasattr(estimator, "coef_"):
-            return log_partial_likelihood(estimator.predict(X), y)
-        try:
-            return float(concordance_index_censored(y["event"], y["time"], estimator.predict(X))[0])
-        except (NoComparablePairException, ValueError):  # no event, or none before anybody's end of follow-up
-            return 0.5
+        predicted = np.asarray(estimator.predict(X))
+        score = log_partial_likelihood if hasattr(estimator, "coef_") else concordance
+        return score(predicted, y), predicted.reshape(-1, 1)
+    probabilities = estimator.predict_proba(X)
     known = np.isin(y, estimator.classes_)  # a class that the inner training rows lack cannot be scored
-    return -float(log_loss(y[known], estimator.predict_proba(X)[known], labels=estimator.classes_))
+    score = -float(log_loss(y[known], probabilities[known], labels=estimator.classes_))
+    return score, _log_ratios(probabilities)
+
+
+def concordance(predicted: np.ndarray, outcome: np.ndarray) -> float:
+    """Harrell's C (predictions within 1e-8 are tied and count one half), 0.5 where no pair can be compared.
+
+    As sksurv's concordance_index_censored, all pairs at once: counts of pairs are whole numbers, so not a digit differs.
+    """
+    time, first = outcome["time"], outcome["event"]
+    outlives = (time > time[first, None]) | ((time == time[first, None]) & ~outcome["event"])
+    ahead = predicted[first, None] - predicted
+    tied = np.abs(ahead) <= 1e-8
+    pairs = outlives.sum()
+    won = (outlives & (ahead > 0) & ~tied).sum() + 0.5 * (outlives & tied).sum()
+    return float(won / pairs) if pairs else 0.5
 
 
 def log_partial_likelihood(lp: np.ndarray, outcome: np.ndarray) -> float:
@@ -196,14 +251,16 @@ def log_partial_likelihood(lp: np.ndarray, outcome: np.ndarray) -> float:
 def scores(model: Any, X: pd.DataFrame, endpoint: dict[str, Any]) -> pd.DataFrame:
     """What is reported of each patient: survival `lp` and `risk@<horizon>`; binary `risk`; multiclass `p@<level>`."""
     if endpoint["type"] == "survival":
-        survival = model.predict_survival_function(X, return_array=True)
-        times = model[-1].unique_times_
-        columns = {"lp": np.asarray(model.predict(X))}
-        if isinstance(model[-1], RandomSurvivalForest):
+        estimator, prepared = model[-1], model[:-1].transform(X)
+        survival = estimator.predict_survival_function(prepared, return_array=True)
+        times = estimator.unique_times_
+        if isinstance(estimator, RandomSurvivalForest):
             # a forest predicts mortality; on the scale of a log hazard it is log(-log S) at the last horizon
             last = max(0, np.searchsorted(times, max(endpoint["horizons"]), side="right") - 1)
-            columns["lp"] = np.log(-np.log(np.clip(survival[:, last], 1e-6, 1 - 1e-6)))
-        free = getattr(model[-1], "free_of_competing_", None)
+            columns = {"lp": np.log(-np.log(np.clip(survival[:, last], 1e-6, 1 - 1e-6)))}
+        else:
+            columns = {"lp": np.asarray(estimator.predict(prepared))}
+        free = getattr(estimator, "free_of_competing_", None)
         for horizon in endpoint["horizons"]:
             columns[risk_column(horizon)] = event_probability(survival, times, horizon, free)
         return pd.DataFrame(columns, index=X.index)

@@ -9,14 +9,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import skops.io
 from sklearn.pipeline import Pipeline
 
 from hccstudy.errors import StudyError
 from hccstudy.tables import atomic, file_digest
 
 # where a skops schema names an object by its memory address
-ADDRESS = re.compile(r'(?<="__id__": )\d+|(?<="file": ")\d+')
+ADDRESS = re.compile(r'("__id__": |"file": ")(\d+)')
 TRUSTED_PACKAGES = ("hccstudy.", "sklearn.", "sksurv.", "numpy.", "scipy.")
 
 
@@ -25,6 +24,8 @@ def save_model(pipeline: Pipeline, path: str | Path) -> None:
 
     Equal pipelines give equal bytes.
     """
+    import skops.io  # here: its import takes longer than that of all the rest, and internal validation saves nothing
+
     with atomic(path) as temporary:
         temporary.write_bytes(_reproducible(skops.io.dumps(_slim(copy.deepcopy(pipeline)))))
 
@@ -33,9 +34,12 @@ def _reproducible(archive: bytes) -> bytes:
     """A skops archive without what differs from run to run: times, and memory addresses used as names."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
-        schema = old.read("schema.json").decode()
-        numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(ADDRESS.findall(schema)), start=1)}
-        contents = {"schema.json": ADDRESS.sub(lambda found: numbers[found.group()], schema).encode()}
+        numbers: dict[str, str] = {}
+
+        def numbered(found: re.Match[str]) -> str:
+            return found[1] + numbers.setdefault(found[2], str(len(numbers) + 1))
+
+        contents = {"schema.json": ADDRESS.sub(numbered, old.read("schema.json").decode()).encode()}
         for name in old.namelist():
             if name != "schema.json":
                 contents[numbers[Path(name).stem] + Path(name).suffix] = old.read(name)
@@ -56,6 +60,8 @@ def _slim(pipeline: Pipeline) -> Pipeline:
 
 def load_model(path: str | Path, sha256: str) -> Any:
     """Read a frozen model; StudyError where its bytes are not those of `sha256` or it holds types from elsewhere."""
+    import skops.io
+
     found = file_digest(path)
     if found != sha256:
         raise StudyError(

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from hccstudy.combat import CenterComBat
 from hccstudy.endpoints import score_columns
-from hccstudy.harmonize import CenterComBat
 from hccstudy.models.estimators import scores
 from hccstudy.models.frozen import load_model
 from hccstudy.models.resampling import assign_folds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
-from hccstudy.models.estimators import Grid, fit_quietly, free_of_competing, inner_score, linear_predictor
+from hccstudy.models.estimators import Grid, PenalizedCox, fit_quietly, free_of_competing, inner_score
 from hccstudy.models.steps import CENTER
 
 
@@ -92,10 +92,8 @@ class TunedModel(BaseEstimator):
             steps = clone(self.steps)
             training = steps.fit_transform(X.iloc[inside], y[inside])
             testing = steps.transform(X.iloc[outside])
-            for place, candidate in enumerate(self.grid):
-                estimator = fit_quietly(clone(self.estimator).set_params(**candidate), training, y[inside])
-                values[place, number] = inner_score(estimator, testing, y[outside])
-                predicted = linear_predictor(estimator, testing)
+            for place, estimator in enumerate(self._candidates(training, y[inside])):
+                values[place, number], predicted = inner_score(estimator, testing, y[outside])
                 held_out[place, outside] = _all_classes(predicted, estimator, classes)
         best = int(np.argmax(values.mean(axis=1)))
         self.best_ = self.grid[best]
@@ -104,6 +102,14 @@ class TunedModel(BaseEstimator):
             candidate | {"inner_score": float(value)}
             for candidate, value in zip(self.grid, values.mean(axis=1), strict=True)
         ]
+
+    def _candidates(self, X: pd.DataFrame, y: np.ndarray) -> Iterator[Any]:
+        """The estimator, fitted with every entry of the grid."""
+        if isinstance(self.estimator, PenalizedCox):
+            yield from self.estimator.fit_each([candidate["fraction"] for candidate in self.grid], X, y)
+            return
+        for candidate in self.grid:
+            yield fit_quietly(clone(self.estimator).set_params(**candidate), X, y)
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         return np.asarray(self.pipeline_.predict(X))

@@ -16,10 +16,11 @@ from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_selection import f_classif
 
-from hccstudy.agreement import MINIMUM_REPEATED, icc, repeated_values
+from hccstudy.agreement import MINIMUM_REPEATED, icc_values, repeated_values
 from hccstudy.errors import StudyError
 
 CENTER = "center"
+BLOCK = 64  # columns whose correlations are computed at once
 
 
 class RadiomicsImputer(TransformerMixin, BaseEstimator):
@@ -32,20 +33,37 @@ class RadiomicsImputer(TransformerMixin, BaseEstimator):
         self.clinical = clinical
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
-        features = X.drop(columns=[CENTER, *self.clinical]).astype(float)
-        features = features.where(np.isfinite(features))
-        medians = features.median().dropna()
-        self.features_ = list(medians.index)
-        self.medians_ = medians.to_numpy()
+        features = X.drop(columns=[CENTER, *self.clinical])
+        medians = _medians(features.to_numpy(dtype=float))
+        self.features_ = list(features.columns[np.isfinite(medians)])
+        self.medians_ = medians[np.isfinite(medians)]
         return self
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
-        absent = sorted(set(self.features_) - set(X.columns))
-        if absent:
+        place = X.columns.get_indexer(self.features_)
+        if (place < 0).any():
+            absent = sorted(set(self.features_) - set(X.columns))
             raise StudyError(f"{len(absent)} features that the model was trained on are missing, e.g. {absent[0]}")
-        values = X[self.features_].to_numpy(dtype=float)
+        values = X.iloc[:, place].to_numpy(dtype=float)
         values = np.where(np.isfinite(values), values, self.medians_)
-        return pd.DataFrame(values, index=X.index, columns=self.features_).assign(**{CENTER: X[CENTER]})
+        names = pd.Index(self.features_, dtype=object)
+        return pd.DataFrame(values, index=X.index, columns=names).assign(**{CENTER: X[CENTER]})
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Median of the finite values of every column (n x p -> p); NaN where there is none."""
+    finite = np.isfinite(values)
+    complete, empty = finite.all(axis=0), ~finite.any(axis=0)
+    medians = np.full(values.shape[1], np.nan)
+    medians[complete] = np.median(np.ascontiguousarray(values[:, complete].T), axis=1)
+    for place in np.flatnonzero(~complete & ~empty):
+        medians[place] = np.median(values[finite[:, place], place])
+    return medians
+
+
+def _columns(X: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """X[names], without a copy where these are its columns: thousands of names take longer than their values."""
+    return X if X.columns.tolist() == names else X[names]
 
 
 class NamedFeatures(TransformerMixin, BaseEstimator):
@@ -55,7 +73,7 @@ class NamedFeatures(TransformerMixin, BaseEstimator):
         self.pattern = pattern
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
-        names = [name for name in X.columns if name != CENTER]
+        names = [name for name in X.columns.tolist() if name != CENTER]
         self.features_ = [name for name in names if self.pattern is None or re.search(self.pattern, name)]
         if not self.features_:
             found = f"none of {len(names)} radiomics features matches {self.pattern!r}"
@@ -65,7 +83,7 @@ class NamedFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
-        return X[[*self.features_, CENTER]]
+        return _columns(X, [*self.features_, CENTER])
 
 
 class StabilityFilter(TransformerMixin, BaseEstimator):
@@ -80,15 +98,15 @@ class StabilityFilter(TransformerMixin, BaseEstimator):
         self.threshold = threshold
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
-        names = [name for name in X.columns if name != CENTER]
+        names = [name for name in X.columns.tolist() if name != CENTER]
         if self.repeats is not None:
-            names = [name for name in names if name in self.repeats.columns]
+            measured = set(self.repeats.columns.tolist())
+            names = [name for name in names if name in measured]
             values = repeated_values(self.repeats, X.index, names)
             if len(values) < MINIMUM_REPEATED:
                 found = f"{len(values)} training patients have repeated masks"
                 raise StudyError(f"stability: {found}; expected {MINIMUM_REPEATED} or more")
-            agreement = icc(values)[0]
-            names = [name for name, value in zip(names, agreement, strict=True) if value >= self.threshold]
+            names = [name for name, value in zip(names, icc_values(values), strict=True) if value >= self.threshold]
             if not names:
                 raise StudyError(f"stability: no feature reaches ICC {self.threshold}; lower stability.threshold")
         self.features_ = names
@@ -110,24 +128,46 @@ class RedundancyFilter(TransformerMixin, BaseEstimator):
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
         values = X.to_numpy(dtype=float)
-        spread = np.quantile(values, 0.95, axis=0) - np.quantile(values, 0.05, axis=0)
-        varies = np.flatnonzero(spread > 1e-9 * np.maximum(1e-9, np.abs(values).max(axis=0)))
+        low, high = np.quantile(values, [0.05, 0.95], axis=0)
+        varies = np.flatnonzero(high - low > 1e-9 * np.maximum(1e-9, np.abs(values).max(axis=0)))
         ranks = rankdata(values[:, varies], axis=0)
         ranks -= ranks.mean(axis=0)
         ranks /= np.sqrt((ranks**2).sum(axis=0))
-        keep = np.ones(len(varies), dtype=bool)
-        for place in range(len(varies)):
-            if keep[place]:
-                later = np.flatnonzero(keep[place + 1 :]) + place + 1
-                alike = np.abs(ranks[:, later].T @ ranks[:, place]) > self.correlation
-                keep[later[alike]] = False
-        self.features_ = [X.columns[place] for place in varies[keep]]
+        self.features_ = X.columns[varies[_first_of_alike(ranks, self.correlation)]].tolist()
         if not self.features_:
             raise StudyError("every radiomics feature is constant on the training patients")
         return self
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         return X[self.features_]
+
+
+def _first_of_alike(columns: np.ndarray, correlation: float) -> np.ndarray:
+    """Places of the columns (n x p, of length 1) that do not correlate more than `correlation` with one kept before.
+
+    A block of columns is multiplied with all that are left at once. Rounding decides where a correlation is the limit
+    itself (0.9 is one of 55 ranks): such a column is multiplied alone, so that the size of blocks changes nothing.
+    """
+    left, kept = np.arange(columns.shape[1]), []
+    rows = np.ascontiguousarray(columns.T)
+    while len(left):
+        product = np.abs(rows[:BLOCK] @ rows.T)
+        alike = product > correlation
+        unsure = (np.abs(product - correlation) < 1e-9).any(axis=1)
+        keep = np.ones(len(left), dtype=bool)
+        for place in np.arange(len(product)):
+            if not keep[place]:
+                continue
+            if unsure[place]:
+                later = np.flatnonzero(keep[place + 1 :]) + place + 1
+                alone = np.abs(columns[:, left[later]].T @ columns[:, left[place]]) > correlation
+                keep[later[alone]] = False
+            else:
+                keep[place + 1 :] &= ~alike[place, place + 1 :]
+        kept.append(left[:BLOCK][keep[:BLOCK]])
+        keep[:BLOCK] = False
+        left, rows = left[keep], rows[keep]
+    return np.concatenate([np.arange(0), *kept])
 
 
 class Standardizer(TransformerMixin, BaseEstimator):

@@ -11,10 +11,10 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
+from hccstudy.combat import CenterComBat
 from hccstudy.config import SELECT, minimum_training
 from hccstudy.endpoints import outcome_columns
 from hccstudy.errors import StudyError
-from hccstudy.harmonize import CenterComBat
 from hccstudy.models.combined import CombinedPredictors
 from hccstudy.models.estimators import ESTIMATORS, importance, scores
 from hccstudy.models.frozen import save_model
@@ -53,7 +53,12 @@ def predictor_frame(features: pd.DataFrame, patients: pd.DataFrame, clinical: li
     """One row a patient who has features: index patient, columns center, clinical variables, radiomics features."""
     joined = patients.set_index("patient")[[CENTER, *clinical]]
     radiomics = features.set_index("patient").drop(columns=CENTER)
-    return joined.join(radiomics, how="inner").sort_index()
+    return _quick_names(joined.join(radiomics, how="inner").sort_index())
+
+
+def _quick_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Thousands of columns are looked up by name in every fold, which is slower in Arrow's strings than in Python's."""
+    return frame.set_axis(frame.columns.astype(object), axis="columns")
 
 
 def development_data(
@@ -64,7 +69,7 @@ def development_data(
     """
     endpoint = settings["endpoint"]
     patients = read_table(development, text=categories(settings))
-    repeated = read_table(repeats) if settings["stability"]["method"] != "none" else None
+    repeated = _quick_names(read_table(repeats)) if settings["stability"]["method"] != "none" else None
     X = predictor_frame(read_table(features), patients, list(settings["clinical"]))
     known = patients.set_index("patient").loc[X.index]
     known = known[known[outcome_columns(endpoint)[0]].notna()]

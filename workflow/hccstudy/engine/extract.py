@@ -1,0 +1,395 @@
+"""The one extraction function: all features of all regions of one image, by either engine."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from radiomics import imageoperations
+from radiomics.featureextractor import RadiomicsFeatureExtractor
+
+from hccstudy.engine import filters
+from hccstudy.engine.ibsi_extra import extra_features
+from hccstudy.engine.regions import Region
+from hccstudy.engine.resampling import Volume, bounding_box, prepare
+from hccstudy.errors import CaseError, StudyError
+from hccstudy.ibsi import ibsi_values
+from hccstudy.parameters import STANDARDIZATION, load_parameters
+
+log = logging.getLogger(__name__)
+
+NAMES = ("ibsi", "pyradiomics")
+ENGINES = ("fast", "pyradiomics")
+EXTRA_CLASSES = ("shape", "firstorder", "glszm")  # those of which IBSI has more features
+LOG_TYPES = ("int8", "uint8", "int16", "uint16", "float32")  # float32 holds them exactly, and ITK computes in it
+
+Array = NDArray[Any]
+Values = dict[str, float]
+Settings = dict[str, Any]
+Box = tuple[slice, ...]
+
+
+def extract(
+    image: sitk.Image,
+    masks: Mapping[str, sitk.Image],
+    parameters: str,
+    *,
+    labels: Mapping[str, int] | None = None,
+    intensity_masks: Mapping[str, sitk.Image] | None = None,
+    names: str = "ibsi",
+    engine: str = "fast",
+    intensity_range: Sequence[float] | None = None,
+    clock: Counter[str] | None = None,
+) -> dict[str, Values | CaseError]:
+    """Features of every region of one image.
+
+    `masks`: region -> mask on the image's grid, `labels`: region -> value of the region in its mask (default 1 or the
+    parameter file's), `parameters`: path of a parameter file, `names`: "ibsi" or "pyradiomics", `engine`: "fast" or
+    "pyradiomics" (the library itself). Without `intensity_masks` image and masks are prepared as pyradiomics does it; with
+    them (region -> IBSI's intensity mask, beside the morphological one in `masks`) they are standardized already, and
+    settings that would do it again are not heeded.
+
+    Returns region -> {feature: value}, or the CaseError that says why a region is refused. Values are those of
+    `RadiomicsFeatureExtractor.execute` (docs/performance.md says how close), under IBSI names those of `hccstudy.ibsi`,
+    and with IBSI names also the features of `hccstudy.engine.ibsi_extra`, of which the intensity-volume histogram looks at
+    `intensity_range` (re-segmentation of standardized images; default: the parameter file's). `clock` is told the seconds spent: "all", and
+    by image type what was left to pyradiomics.
+    """
+    if names not in NAMES:
+        raise StudyError(f"names is {names!r}; expected one of {', '.join(NAMES)}")
+    if engine not in ENGINES:
+        raise StudyError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
+    extractor = load_parameters(parameters)
+    if engine == "pyradiomics":
+        _check_reference(extractor, parameters)
+    started = time.perf_counter()
+    clock = Counter() if clock is None else clock
+    settings = dict(extractor.settings)
+    if intensity_masks is not None:
+        settings |= dict.fromkeys(STANDARDIZATION)
+    label_of = {region: (labels or {}).get(region, settings.get("label", 1)) for region in masks}
+    cases, found = _prepare(extractor, image, masks, label_of, intensity_masks, settings)
+    if engine == "fast":
+        _measure(extractor, cases, settings, found, clock)
+    else:
+        for region in cases:
+            inside = (intensity_masks or {}).get(region)
+            found[region] = _reference(extractor, image, masks[region], label_of[region], inside, settings)
+    if names == "ibsi":
+        absolute = settings.get("resegmentMode", "absolute") == "absolute"
+        limits = intensity_range or (extractor.settings.get("resegmentRange") if absolute else None)
+        for region, case in cases.items():
+            values = found[region]
+            if not isinstance(values, CaseError):
+                found[region] = _under_ibsi_names(extractor, case, values, settings, limits)
+    for region, error in found.items():
+        if isinstance(error, CaseError):
+            found[region] = _explained(error, region, masks[region], label_of[region])
+    clock["all"] += time.perf_counter() - started
+    return {region: found[region] for region in masks}
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A region, prepared: its masks on the grid of its volume, and the box of the volume that features look at."""
+
+    volume: Volume
+    morphological: Array
+    intensity: Array
+    box: Box
+    shape: Region
+    region: Region
+
+
+# --- preparation --------------------------------------------------------------------------------------------
+
+
+def _prepare(
+    extractor: RadiomicsFeatureExtractor,
+    image: sitk.Image,
+    masks: Mapping[str, sitk.Image],
+    labels: Mapping[str, int],
+    intensity_masks: Mapping[str, sitk.Image] | None,
+    settings: Settings,
+) -> tuple[dict[str, _Case], dict[str, Values | CaseError]]:
+    """The regions that can be measured, and the errors of the others."""
+    arrays: dict[str, Array] = {}
+    volumes: dict[str, tuple[Volume, Array]] = {}
+    errors: dict[str, Values | CaseError] = {}
+    for region, mask in masks.items():
+        try:
+            if _same_grid(image, mask, settings):
+                arrays[region] = _voxels(mask, labels[region])
+            else:
+                volumes[region] = _by_pyradiomics(extractor, image, mask, settings | {"label": labels[region]})
+        except (ValueError, RuntimeError) as error:
+            errors[region] = CaseError("features not computable", str(error))
+    if arrays:
+        normalized = imageoperations.normalizeImage(image, **settings) if settings.get("normalize") else image
+        volumes |= prepare(normalized, arrays, settings)
+    cases = {}
+    for region, (volume, mask) in volumes.items():
+        try:
+            inside = None if intensity_masks is None else _voxels(intensity_masks[region], 1)
+            cases[region] = _case(volume, mask, inside, settings)
+        except ValueError as error:
+            errors[region] = CaseError("features not computable", str(error))
+    return cases, errors
+
+
+def _same_grid(image: sitk.Image, mask: sitk.Image, settings: Settings) -> bool:
+    tolerance = settings.get("geometryTolerance") or 1e-6
+    close = image.GetDimension() == mask.GetDimension() == 3 and mask.GetNumberOfComponentsPerPixel() == 1
+    return (
+        close
+        and image.GetSize() == mask.GetSize()
+        and np.allclose(image.GetSpacing(), mask.GetSpacing(), rtol=0, atol=tolerance * min(image.GetSpacing()))
+        and np.allclose(image.GetOrigin(), mask.GetOrigin(), rtol=0, atol=tolerance * image.GetSpacing()[0])
+        and np.allclose(image.GetDirection(), mask.GetDirection(), rtol=0, atol=tolerance)
+    )
+
+
+def _voxels(mask: sitk.Image, label: int) -> Array:
+    """Where a mask has a label (bool; z, y, x), of whole numbers as pyradiomics makes of it."""
+    values = sitk.GetArrayViewFromImage(mask)
+    found: Array = (values if values.dtype.kind in "iu" else values.astype(np.uint32)) == label
+    if not found.any():
+        raise ValueError(f"Label {label} not present in the mask")
+    return found
+
+
+def _by_pyradiomics(
+    extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image, settings: Settings
+) -> tuple[Volume, Array]:
+    """Preparation of a mask that is not on the image's grid, by pyradiomics itself (`correctMask` and resampling)."""
+    image, mask = extractor.loadImage(image, mask, None, **settings)
+    _, corrected = imageoperations.checkMask(image, mask, **settings)
+    on_grid = sitk.GetArrayFromImage(mask if corrected is None else corrected) == settings["label"]
+    return Volume(sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]), on_grid
+
+
+def _case(volume: Volume, mask: Array, inside: Array | None, settings: Settings) -> _Case:
+    """The masks of a region by the order of RadiomicsFeatureExtractor.execute."""
+    _check_size(mask, settings)
+    morphological, intensity = mask, mask
+    if inside is not None:
+        intensity = inside
+    elif settings.get("resegmentRange") is not None:
+        image, label_map = volume.image(), Volume(mask.astype(np.uint8), volume.spacing).image()
+        kept = imageoperations.resegmentMask(image, label_map, **settings | {"label": 1})
+        intensity = sitk.GetArrayFromImage(kept) == 1
+        if settings.get("resegmentShape", False):
+            morphological = intensity
+    _check_size(intensity, settings)
+    box = tuple(bounding_box(intensity))
+    region = Region(intensity[box], volume.spacing)
+    if morphological is intensity:
+        return _Case(volume, morphological, intensity, box, region, region)
+    # pyradiomics cuts the mask of shape to the box of the re-segmented one
+    shape_box = box if inside is None else tuple(bounding_box(morphological))
+    shape = Region(morphological[shape_box], volume.spacing)
+    return _Case(volume, morphological, intensity, box, shape, region)
+
+
+def _check_size(mask: Array, settings: Settings) -> None:
+    count = int(np.count_nonzero(mask))
+    if not count:
+        raise ValueError("the region has no voxel on the grid that it is measured on")
+    extended = sum(part.stop - part.start > 1 for part in bounding_box(mask))
+    least = max(settings.get("minimumROIDimensions", 2), 1)
+    if extended < least:
+        raise ValueError(f"the region extends along {extended} axes ({count} voxels); expected at least {least}")
+    minimum = settings.get("minimumROISize")
+    if minimum is not None and count <= minimum:
+        raise ValueError(f"the region has {count} voxels; expected more than {minimum} (minimumROISize)")
+
+
+# --- the fast engine ----------------------------------------------------------------------------------------
+
+
+def _measure(
+    extractor: RadiomicsFeatureExtractor,
+    cases: Mapping[str, _Case],
+    settings: Settings,
+    found: dict[str, Values | CaseError],
+    clock: Counter[str],
+) -> None:
+    """Measure all cases, filtering each volume once for all of its regions."""
+    enabled = extractor.enabledFeatures
+    values: dict[str, Values] = {}
+    for region, case in cases.items():
+        values[region] = case.shape.shape(enabled) | _flat_shape(extractor, case, settings)
+
+    def measure(region: str, part: Array, title: str, arguments: Settings) -> None:
+        if region in found:
+            return
+        try:
+            values[region] |= cases[region].region.measure(part, title, enabled, arguments)
+        except CaseError as error:
+            found[region] = CaseError(error.reason, f"{title}: {error.detail}")
+
+    sharing: dict[Volume, list[str]] = {}
+    for region, case in cases.items():
+        sharing.setdefault(case.volume, []).append(region)
+    for volume, regions in sharing.items():
+        boxes = [cases[region].box for region in regions]
+        union = tuple(slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*boxes, strict=True))
+        for kind, custom in extractor.enabledImagetypes.items():
+            arguments = settings | custom
+            if kind == "LBP3D":  # looks at the region alone
+                for region in regions:
+                    case = cases[region]
+                    for title, derived in filters.local_binary_patterns(volume.values, case.intensity, arguments):
+                        measure(region, derived[case.box], title, arguments)
+                continue
+            for title, derived in _filtered(kind, volume, union, arguments, clock):
+                for region in regions:
+                    measure(region, derived[_within(cases[region].box, union)], title, arguments)
+    for region in cases:
+        found.setdefault(region, values[region])
+
+
+def _within(box: Box, union: Box) -> Box:
+    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, union, strict=True))
+
+
+def _filtered(
+    kind: str, volume: Volume, box: Box, settings: Settings, clock: Counter[str]
+) -> Iterator[tuple[str, Array]]:
+    """The part `box` of the images of one type: (title, values)."""
+    image = volume.values
+    if kind == "Original":
+        yield "original", image[box]
+    elif kind == "Wavelet":
+        yield from filters.wavelets(image, settings, box)
+    elif kind == "LoG" and image.dtype.name in LOG_TYPES:
+        for sigma in settings.get("sigma", []):
+            if filters.log_fits(image.shape, volume.spacing, sigma):
+                title = f"log-sigma-{str(sigma).replace('.', '-')}-mm-3D"
+                yield title, filters.laplacian_of_gaussian(image, volume.spacing, sigma, box)
+    else:
+        _say_once(kind)
+        started = time.perf_counter()
+        for derived, title, _ in getattr(imageoperations, f"get{kind}Image")(volume.image(), None, **settings):
+            part = sitk.GetArrayFromImage(derived)[box]
+            clock[kind] += time.perf_counter() - started
+            yield title, part
+            started = time.perf_counter()
+
+
+_said: set[str] = set()
+
+
+def _say_once(kind: str) -> None:
+    if kind not in _said:
+        _said.add(kind)
+        log.info("image type %s: filtered by pyradiomics", kind)
+
+
+def _flat_shape(extractor: RadiomicsFeatureExtractor, case: _Case, settings: Settings) -> Values:
+    """The class shape2D, which is left to pyradiomics."""
+    if "shape2D" not in extractor.enabledFeatures:
+        return {}
+    mask = Volume(case.shape.mask.astype(np.uint8), case.volume.spacing).image()
+    flat = [limit for side in mask.GetSize() for limit in (0, side - 1)]
+    found = extractor.computeShape(mask, mask, np.array(flat), **settings | {"label": 1})
+    return {name: float(value) for name, value in found.items() if "_shape2D_" in name}
+
+
+# --- the reference engine -----------------------------------------------------------------------------------
+
+
+def _check_reference(extractor: RadiomicsFeatureExtractor, parameters: str) -> None:
+    if "LBP3D" in extractor.enabledImagetypes:
+        raise StudyError(f"{parameters}: LBP3D needs engine fast: pyradiomics 3.0.1 fails with this version of SciPy")
+    if "binOrigin" in extractor.settings:
+        raise StudyError(f"{parameters}: binOrigin needs engine fast: pyradiomics has no such setting")
+
+
+def _reference(
+    extractor: RadiomicsFeatureExtractor,
+    image: sitk.Image,
+    mask: sitk.Image,
+    label: int,
+    intensity_mask: sitk.Image | None,
+    settings: Settings,
+) -> Values | CaseError:
+    """Features by pyradiomics itself."""
+    try:
+        _check_overflow(image, settings)
+        if intensity_mask is None:
+            found = extractor.execute(image, mask, label=label)
+        else:
+            settings = settings | {"label": label}
+            box, _ = imageoperations.checkMask(image, mask, **settings)
+            found = extractor.computeShape(image, mask, box, **settings)
+            settings["label"] = 1
+            box, _ = imageoperations.checkMask(image, intensity_mask, **settings)
+            for kind, custom in extractor.enabledImagetypes.items():
+                arguments = settings | custom
+                for derived, title, _ in getattr(imageoperations, f"get{kind}Image")(image, intensity_mask, **arguments):
+                    cut = imageoperations.cropToTumorMask(derived, intensity_mask, box)
+                    found.update(extractor.computeFeatures(*cut, title, **arguments))
+    except (ValueError, RuntimeError, IndexError) as error:
+        return CaseError("features not computable", str(error))
+    return {name: float(value) for name, value in found.items()}
+
+
+def _check_overflow(image: sitk.Image, settings: Settings) -> None:
+    """pyradiomics adds two bin widths to the largest intensity in the image's own type, which may wrap around."""
+    values = sitk.GetArrayViewFromImage(image)
+    if values.dtype.kind in "iu" and settings.get("binCount") is None:
+        highest = int(values.max()) + 2 * math.ceil(settings.get("binWidth", 25))
+        if highest > np.iinfo(values.dtype).max:
+            raise ValueError(f"intensities of {values.dtype} up to {values.max()} overflow in pyradiomics; use engine fast")
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def _under_ibsi_names(
+    extractor: RadiomicsFeatureExtractor,
+    case: _Case,
+    values: Values,
+    settings: Settings,
+    intensity_range: Sequence[float] | None,
+) -> Values | CaseError:
+    force_2d = bool(settings.get("force2D", False))
+    voxels = int(np.count_nonzero(case.shape.mask))
+    renamed = ibsi_values(values, voxels=voxels, force_2d=force_2d)
+    classes = {name for name in EXTRA_CLASSES if name in extractor.enabledFeatures and not extractor.enabledFeatures[name]}
+    if "Original" not in extractor.enabledImagetypes or not classes:
+        return renamed
+    volume = case.volume
+    arguments = settings | extractor.enabledImagetypes["Original"]
+    try:
+        levels = np.zeros(volume.values.shape, np.uint16)
+        levels[case.intensity] = case.region.levels(volume.values[case.intensity], arguments)
+        extra = extra_features(
+            volume.values,
+            case.morphological,
+            case.intensity,
+            levels,
+            volume.spacing,
+            classes=classes,
+            force_2d=force_2d,
+            intensity_range=intensity_range,
+        )
+    except CaseError as error:
+        return error
+    return renamed | {f"original_{tag}": value for tag, value in extra.items()}
+
+
+def _explained(error: CaseError, region: str, mask: sitk.Image, label: int) -> CaseError:
+    held = np.unique(sitk.GetArrayViewFromImage(mask)).tolist()
+    shown = ", ".join(map(str, held[:8])) + (", ..." if len(held) > 8 else "")
+    detail = f"region {region}: {error.detail} (the mask holds {shown}; label {label} was expected)"
+    return CaseError(error.reason, detail)

@@ -1,0 +1,302 @@
+"""Filters: Laplacian of Gaussian and stationary wavelets, computed where they are needed.
+
+Values are those of pyradiomics, which takes the one from ITK and the other from PyWavelets, to the last bit: intensities
+on a bin's edge, as those of a flat region are, would else fall on its other side. So every sum has their order and
+every intermediate image their type; what is saved is the rest of the image, and lines are filtered side by side.
+
+All other filters are left to pyradiomics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pywt
+from numpy.typing import NDArray
+
+from hccstudy.engine.jit import inlined, kernel
+
+Array = NDArray[Any]
+Box = Sequence[slice]
+SIDE_BY_SIDE = 16  # lines that are filtered together
+
+
+# --- Laplacian of Gaussian (IBSI L6PA): recursive approximation, Deriche, INRIA research report 1893 (1993) --
+
+
+def log_fits(shape: Sequence[int], spacing: Sequence[float], sigma: float) -> bool:
+    """Whether an image (voxels and mm along the same axes) is large enough for the filter, as pyradiomics demands."""
+    enough = all(n >= math.ceil(sigma / side) + 1 for n, side in zip(shape, spacing, strict=True))
+    return sigma > 0 and min(shape) >= 4 and enough
+
+
+def laplacian_of_gaussian(image: Array, spacing: Sequence[float], sigma: float, box: Box) -> Array:
+    """The part `box` of the Laplacian of Gaussian (float32) of an image (z, y, x), `spacing` and `sigma` in mm.
+
+    As itk::LaplacianRecursiveGaussianImageFilter, normalized across scale, on images of integers or float32.
+    """
+    image = np.ascontiguousarray(image, np.float32)
+    total = np.zeros([part.stop - part.start for part in box], np.float32)
+    for axis in (2, 1, 0):
+        part = image
+        for along in (axis, *(other for other in (2, 1, 0) if other != axis)):
+            coefficients = _recursion(sigma, spacing[along], second=along == axis)
+            part = _filter_lines(part, along, coefficients, box[along])
+        total = (total + part.astype(np.float64) * (1.0 / spacing[axis] ** 2)).astype(np.float32)
+    return total
+
+
+@cache
+def _recursion(sigma: float, spacing: float, *, second: bool) -> Array:
+    """The coefficients N0 ... N3, D1 ... D4, M1 ... M4 and, for the borders, BN1 ... BN4, BM1 ... BM4.
+
+    They approximate a Gaussian, or its second derivative scaled by sigma^2. The numbers of Deriche's approximation and the
+    order of operations are those of itk::RecursiveGaussianImageFilter (Apache-2.0, copyright NumFOCUS).
+    """
+    s = sigma / spacing
+    w1, l1, w2, l2 = 0.6681, -1.3932, 2.0787, -1.3732
+    sin1, sin2, cos1, cos2 = math.sin(w1 / s), math.sin(w2 / s), math.cos(w1 / s), math.cos(w2 / s)
+    exp1, exp2 = math.exp(l1 / s), math.exp(l2 / s)
+
+    d4 = exp1 * exp1 * exp2 * exp2
+    d3 = -2 * cos1 * exp1 * exp2 * exp2
+    d3 += -2 * cos2 * exp2 * exp1 * exp1
+    d2 = 4 * cos2 * cos1 * exp1 * exp2
+    d2 += exp1 * exp1 + exp2 * exp2
+    d1 = -2 * (exp2 * cos2 + exp1 * cos1)
+    sd = 1.0 + d1 + d2 + d3 + d4
+    dd = d1 + 2 * d2 + 3 * d3 + 4 * d4
+    ed = d1 + 4 * d2 + 9 * d3 + 16 * d4
+
+    def numerator(a1: float, b1: float, a2: float, b2: float) -> tuple[list[float], float, float, float]:
+        n0 = a1 + a2
+        n1 = exp2 * (b2 * sin2 - (a2 + 2 * a1) * cos2)
+        n1 += exp1 * (b1 * sin1 - (a1 + 2 * a2) * cos1)
+        n2 = (a1 + a2) * cos2 * cos1
+        n2 -= b1 * cos2 * sin1 + b2 * cos1 * sin2
+        n2 *= 2 * exp1 * exp2
+        n2 += a2 * exp1 * exp1 + a1 * exp2 * exp2
+        n3 = exp2 * exp1 * exp1 * (b2 * sin2 - a2 * cos2)
+        n3 += exp1 * exp2 * exp2 * (b1 * sin1 - a1 * cos1)
+        return [n0, n1, n2, n3], n0 + n1 + n2 + n3, n1 + 2 * n2 + 3 * n3, n1 + 4 * n2 + 9 * n3
+
+    n, sn, dn, en = numerator(1.3530, 1.8151, -0.3531, 0.0902)
+    if second:
+        n_2, sn_2, dn_2, en_2 = numerator(-1.3563, 5.2318, 0.3446, -2.2355)
+        beta = -(2 * sn_2 - sd * n_2[0]) / (2 * sn - sd * n[0])
+        n = [of_second + beta * of_zero for of_second, of_zero in zip(n_2, n, strict=True)]
+        sn, dn, en = sn_2 + beta * sn, dn_2 + beta * dn, en_2 + beta * en
+        alpha = en * sd * sd - ed * sn * sd - 2 * dn * dd * sd + 2 * dd * dd * sn
+        alpha /= sd * sd * sd
+        factor = sigma * sigma / alpha
+    else:
+        factor = 1.0 / (2 * sn / sd - n[0])
+    n = [value * factor for value in n]
+    d = [d1, d2, d3, d4]
+    m = [n[1] - d1 * n[0], n[2] - d2 * n[0], n[3] - d3 * n[0], -d4 * n[0]]
+    sn, sm = n[0] + n[1] + n[2] + n[3], m[0] + m[1] + m[2] + m[3]
+    return np.array([*n, *d, *m, *(value * sn / sd for value in d), *(value * sm / sd for value in d)])
+
+
+def _filter_lines(image: Array, axis: int, coefficients: Array, keep: slice) -> Array:
+    """Filter along one axis and keep the part `keep` of it."""
+    shape = list(image.shape)
+    shape[axis] = keep.stop - keep.start
+    result = np.empty(shape, np.float32)
+    # the axis in the middle: outer lines, filtered axis, neighbors in memory
+    outer, length, inner = math.prod(shape[:axis]), image.shape[axis], math.prod(shape[axis + 1 :])
+    if inner == 1:  # along x: neighbors in memory are the same line, so lines are brought side by side
+        _recur_rows(image.reshape(outer, length), coefficients, keep.start, result.reshape(outer, -1))
+    else:
+        _recur(image.reshape(outer, length, inner), coefficients, keep.start, result.reshape(outer, -1, inner))
+    return result
+
+
+@inlined
+def _recur_block(data: Array, c: Array, causal: Array, anticausal: Array) -> None:
+    """Both directions of the recursion for lines side by side; beyond the ends the outermost values go on."""
+    n0, n1, n2, n3, d1, d2, d3, d4, m1, m2, m3, m4 = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11]
+    last = len(data) - 1
+    for i in range(4):
+        for line in range(SIDE_BY_SIDE):
+            new, old = 0.0, 0.0
+            for k in range(4):
+                new += data[max(i - k, 0), line] * c[k]
+                old += causal[i - k - 1, line] * c[4 + k] if i > k else data[0, line] * c[12 + k]
+            causal[i, line] = new - old
+            new, old = 0.0, 0.0
+            for k in range(4):
+                new += data[min(last - i + k + 1, last), line] * c[8 + k]
+                old += anticausal[last - i + k + 1, line] * c[4 + k] if i > k else data[last, line] * c[16 + k]
+            anticausal[last - i, line] = new - old
+    for i in range(4, last + 1):
+        for line in range(SIDE_BY_SIDE):
+            new = data[i, line] * n0 + data[i - 1, line] * n1 + data[i - 2, line] * n2 + data[i - 3, line] * n3
+            old = causal[i - 1, line] * d1 + causal[i - 2, line] * d2 + causal[i - 3, line] * d3 + causal[i - 4, line] * d4
+            causal[i, line] = new - old
+    for i in range(last - 4, -1, -1):
+        for line in range(SIDE_BY_SIDE):
+            new = data[i + 1, line] * m1 + data[i + 2, line] * m2 + data[i + 3, line] * m3 + data[i + 4, line] * m4
+            old = anticausal[i + 1, line] * d1 + anticausal[i + 2, line] * d2
+            old = old + anticausal[i + 3, line] * d3 + anticausal[i + 4, line] * d4
+            anticausal[i, line] = new - old
+
+
+@kernel("void(float32[:, :, ::1], float64[::1], int64, float32[:, :, ::1])")
+def _recur(image: Array, c: Array, start: int, result: Array) -> None:
+    """Filter along the middle axis."""
+    length, inner = image.shape[1], image.shape[2]
+    data = np.zeros((length, SIDE_BY_SIDE))
+    causal, anticausal = np.empty_like(data), np.empty_like(data)
+    for outer in range(image.shape[0]):
+        for first in range(0, inner, SIDE_BY_SIDE):
+            width = min(SIDE_BY_SIDE, inner - first)
+            for i in range(length):
+                for line in range(width):
+                    data[i, line] = image[outer, i, first + line]
+            _recur_block(data, c, causal, anticausal)
+            for i in range(result.shape[1]):
+                for line in range(width):
+                    both = causal[start + i, line] + anticausal[start + i, line]
+                    result[outer, i, first + line] = np.float32(both)
+
+
+@kernel("void(float32[:, ::1], float64[::1], int64, float32[:, ::1])")
+def _recur_rows(image: Array, c: Array, start: int, result: Array) -> None:
+    """Filter along the last axis."""
+    length = image.shape[1]
+    data = np.zeros((length, SIDE_BY_SIDE))
+    causal, anticausal = np.empty_like(data), np.empty_like(data)
+    for first in range(0, image.shape[0], SIDE_BY_SIDE):
+        width = min(SIDE_BY_SIDE, image.shape[0] - first)
+        for line in range(width):
+            for i in range(length):
+                data[i, line] = image[first + line, i]
+        _recur_block(data, c, causal, anticausal)
+        for line in range(width):
+            for i in range(result.shape[1]):
+                result[first + line, i] = np.float32(causal[start + i, line] + anticausal[start + i, line])
+
+
+# --- stationary wavelet transform, one level at a time (PyWavelets' swtn; IBSI 25BO) -------------------------
+
+
+def wavelets(image: Array, settings: dict[str, Any], box: Box) -> Iterator[tuple[str, Array]]:
+    """The part `box` of every sub-band of a stationary wavelet transform: (image type, values), as pyradiomics names them.
+
+    `settings`: wavelet ("coif1"), level (1), start_level (0), force2D and force2Ddimension. Axes of odd length are made
+    even by repeating their first plane at the end; the transform is periodic. PyWavelets does not dilate its filters
+    here, because pyradiomics asks it for the first level again and again.
+    """
+    wavelet = pywt.Wavelet(settings.get("wavelet", "coif1"))
+    start, levels = settings.get("start_level", 0), settings.get("level", 1)
+    flat = settings.get("force2Ddimension", 0) if settings.get("force2D", False) else None
+    axes = [axis for axis in (2, 1, 0) if axis != flat]
+    data = np.pad(image, [(0, n % 2) for n in image.shape], "wrap")
+    data = np.ascontiguousarray(data, np.float32 if data.dtype == np.float32 else np.float64)
+    filters = dict(zip("LH", _taps(wavelet, data.dtype), strict=True))
+    everything = [slice(0, n) for n in data.shape]
+    names = ["".join(letters) for letters in product("LH", repeat=len(axes))]
+    for level in range(1, start + levels + 1):
+        approximation = names[0]
+        if level > start:
+            title = "wavelet" if level == start + 1 else f"wavelet{level - start}"
+            yield from ((f"{title}-{name}", band) for name, band in _bands(data, filters, axes, names[1:], box))
+        if level == start + levels:
+            ((_, band),) = _bands(data, filters, axes, [approximation], box)
+            yield f"wavelet-{approximation}" if levels == 1 else f"wavelet{levels}-{approximation}", band
+        else:
+            ((_, data),) = _bands(data, filters, axes, [approximation], everything)
+
+
+def _taps(wavelet: pywt.Wavelet, dtype: Any) -> list[Array]:
+    """The low and high pass filter in the precision that PyWavelets works in: its answers to an impulse."""
+    impulse = np.zeros(2 * wavelet.dec_len, dtype)
+    impulse[0] = 1
+    ((low, high),) = pywt.swt(impulse, wavelet, level=1)
+    return [np.roll(answer, wavelet.dec_len // 2)[: wavelet.dec_len].copy() for answer in (low, high)]
+
+
+def _bands(
+    data: Array, filters: dict[str, Array], axes: Sequence[int], names: Sequence[str], box: Box
+) -> Iterator[tuple[str, Array]]:
+    """Sub-bands in the order of `names`, whose letters say low or high pass along `axes`; parts are shared."""
+    done: dict[str, Array] = {}
+
+    def band(name: str) -> Array:
+        if not name:
+            return data
+        if name not in done:
+            axis = axes[len(name) - 1]
+            source = band(name[:-1])
+            done[name] = _convolve(source, axis, filters[name[-1]], box[axis])
+        return done[name]
+
+    for name in names:
+        yield name, band(name)[tuple(box[axis] if axis not in axes else slice(None) for axis in range(3))]
+
+
+def _convolve(data: Array, axis: int, taps: Array, keep: slice) -> Array:
+    """Periodic convolution along an axis, centered as by PyWavelets, of which the part `keep` is returned."""
+    shape = list(data.shape)
+    n = shape[axis]
+    shape[axis] = keep.stop - keep.start
+    result = np.empty(shape, data.dtype)
+    places = (np.arange(keep.start, keep.stop)[:, None] + len(taps) // 2 - np.arange(len(taps))) % n
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    _sum_taps(data.reshape(outer, n, inner), taps, places, result.reshape(outer, -1, inner))
+    return result
+
+
+@kernel(
+    "void(float64[:, :, ::1], float64[::1], int64[:, ::1], float64[:, :, ::1])",
+    "void(float32[:, :, ::1], float32[::1], int64[:, ::1], float32[:, :, ::1])",
+)
+def _sum_taps(data: Array, taps: Array, places: Array, result: Array) -> None:
+    for outer in range(data.shape[0]):
+        for i in range(places.shape[0]):
+            for x in range(data.shape[2]):
+                total = taps[0] * data[outer, places[i, 0], x]
+                for tap in range(1, taps.size):
+                    total += taps[tap] * data[outer, places[i, tap], x]
+                result[outer, i, x] = total
+
+
+# --- local binary patterns in three dimensions -------------------------------------------------------------
+
+
+def local_binary_patterns(image: Array, mask: Array, settings: dict[str, Any]) -> Iterator[tuple[str, Array]]:
+    """Local binary patterns of the voxels of a mask (z, y, x) by spherical harmonics: (image type, values), 0 outside.
+
+    As pyradiomics' LBP3D (Banerjee et al. 2013), whose own code finds neither `scipy.ndimage.interpolation` nor
+    `scipy.special.sph_harm` in a current SciPy, and then silently leaves the image type out.
+    """
+    from scipy.ndimage import map_coordinates
+    from scipy.special import sph_harm_y
+    from scipy.stats import kurtosis
+    from trimesh.creation import icosphere
+
+    levels, radius = settings.get("lbp3DLevels", 2), settings.get("lbp3DIcosphereRadius", 1)
+    around = np.array(icosphere(settings.get("lbp3DIcosphereSubdivision", 1), radius).vertices)
+    theta, phi = np.arccos(around[:, 2] / radius), np.arctan2(around[:, 1], around[:, 0])
+    degrees = np.array([n for n in range(levels) for _ in range(-n, n + 1)])
+    # pyradiomics hands over polar and azimuthal angle in each other's place
+    harmonics = np.stack([sph_harm_y(n, m, phi, theta) for n in range(levels) for m in range(-n, n + 1)], axis=1)
+
+    places = np.stack(np.nonzero(mask))
+    sampled = map_coordinates(image, (places.T[None] + around[:, None]).T, order=3)  # (voxels, points around)
+    brighter = (sampled >= image[mask][:, None]).astype(float)
+    coefficients = brighter @ harmonics
+    result = np.zeros(image.shape)
+    for level in range(levels):
+        chosen = degrees == level
+        parts = coefficients[:, chosen] @ harmonics[:, chosen].T
+        result[mask] = np.sqrt(np.sum(parts**2, axis=1)).real
+        yield f"lbp-3D-m{level + 1}", result.copy()
+    result[mask] = kurtosis(sampled, axis=1)
+    yield "lbp-3D-k", result

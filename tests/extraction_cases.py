@@ -7,6 +7,7 @@ The oracle is pyradiomics' own `RadiomicsFeatureExtractor.execute`, one region a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -455,12 +456,13 @@ class Case:
         return made(self.make)
 
     def write(self, folder: Path) -> str:
-        """Write the parameter file; returns its path."""
-        path = folder / "parameters.yaml"
+        """Write the parameter file, under a name of its own (files are read once a process); returns its path."""
         content = {"setting": {"binWidth": 25} | self.setting, "imageType": self.types, "featureClass": self.classes}
         if "binCount" in self.setting:
             del content["setting"]["binWidth"]
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        text = yaml.safe_dump(content, sort_keys=False)
+        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+        path.write_text(text)
         return str(path)
 
 

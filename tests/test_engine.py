@@ -40,9 +40,10 @@ from extraction_cases import (
     resampled,
     texture,
     tolerance,
+    uint8,
 )
-from hccstudy.errors import CaseError
 from hccstudy.engine.extract import ENGINES, extract
+from hccstudy.errors import CaseError, StudyError
 
 Values = dict[str, float]
 
@@ -123,13 +124,14 @@ def test_an_intensity_that_is_no_number_is_refused(engine, bad, tmp_path):
         assert isinstance(found, CaseError), (where, case.setting)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_lbp3d_is_refused_where_all_neighbors_are_equal(engine, tmp_path):
+def test_lbp3d_is_refused_where_all_neighbors_are_equal(tmp_path):
     """The kurtosis of one value is no number: pyradiomics counts it as the highest gray level, in silence."""
     picture, parameters = ct(), Case("", ct, {}, {"LBP3D": {"binWidth": 1}}).write(tmp_path)
-    found = values_of(picture, parameters, engine)
+    found = values_of(picture, parameters)
     assert isinstance(found["lesion"], dict)
     assert isinstance(found["border"], CaseError)  # it reaches into the clipped air
+    with pytest.raises(StudyError, match="LBP3D"):
+        values_of(picture, parameters, "pyradiomics")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -158,11 +160,10 @@ def one(
     parameters: str,
     spacing=(1.0, 1.0, 1.0),
     label: int = 1,
-    engine: str = "fast",
 ) -> Values:
     image = itk(array, spacing)
     mask = itk(region.astype(np.uint8) * np.uint8(label), spacing)
-    found = values_of(Picture(image, {"roi": (mask, label)}), parameters, engine)["roi"]
+    found = values_of(Picture(image, {"roi": (mask, label)}), parameters)["roi"]
     assert isinstance(found, dict), found
     return found
 
@@ -274,22 +275,24 @@ def test_other_labels_and_regions_and_their_order_change_nothing(tmp_path, setti
         assert_same(backwards[region], together[region])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_type_of_the_pixels_changes_nothing_where_it_holds_the_same_numbers(plain, engine):
+def test_the_type_of_the_pixels_changes_nothing_where_it_holds_the_same_numbers(plain):
     """Also where two bins above the largest intensity are beyond what the type holds, see bins_that_do_not_overflow."""
     array, region = np.clip(texture((9, 14, 15), 1, 190, 40), 0, 255).round(), blobs((9, 14, 15)) == 1
     expected = one(array.astype(np.int16), region, plain)
     for kind in (np.uint8, np.uint16, np.int32, np.float32, np.float64):
-        assert_same(one(array.astype(kind), region, plain, engine=engine), expected)
+        assert_same(one(array.astype(kind), region, plain), expected)
+
+
+def test_the_reference_engine_refuses_what_overflows_in_pyradiomics(plain):
+    case = Case("", uint8, {}, ORIGINAL)
+    found = values_of(case.picture(), plain, "pyradiomics")["lesion"]
+    assert isinstance(found, CaseError) and "overflow" in found.detail
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_tolerance_holds_for_the_parameter_file_that_sets_it(tmp_path, engine):
     """pyradiomics sets it for all of SimpleITK: it must not reach the next file, and not be lost when this one returns."""
-    files = []
-    for place, setting in enumerate(({"geometryTolerance": 1e-2}, {})):
-        (tmp_path / str(place)).mkdir()
-        files.append(Case("", masks_on_other_grids, setting).write(tmp_path / str(place)))
+    files = [Case("", ct, setting).write(tmp_path) for setting in ({"geometryTolerance": 1e-2}, {})]
     picture = masks_on_other_grids()
     off = Picture(picture.image, {"a hair off": picture.regions["a hair off"]})
     for _ in range(2):

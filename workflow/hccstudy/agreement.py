@@ -131,9 +131,9 @@ def _interval(
 
 def repeated_values(repeats: pd.DataFrame, patients: Sequence[str], features: Sequence[str]) -> np.ndarray:
     """Values of shape (patients, repeats, features) of the patients who have every repeat."""
-    keys = repeats[["patient", "repeat"]].reset_index(drop=True)
-    count = keys["repeat"].nunique()
-    chosen = keys[keys["patient"].isin(list(patients))].sort_values(["patient", "repeat"])
-    chosen = chosen[chosen.groupby("patient")["repeat"].transform("size") == count]
-    values = repeats[list(features)].to_numpy(dtype=float)[chosen.index]
-    return values.reshape(-1, count, len(features))
+    names, patient = np.unique(repeats["patient"].to_numpy(dtype=str), return_inverse=True)
+    raters, repeat = np.unique(repeats["repeat"].to_numpy(), return_inverse=True)
+    chosen = np.isin(names, list(patients)) & (np.bincount(patient, minlength=len(names)) == len(raters))
+    order = np.lexsort((repeat, patient))
+    rows = order[chosen[patient[order]]]
+    return repeats[list(features)].to_numpy(dtype=float)[rows].reshape(-1, len(raters), len(features))

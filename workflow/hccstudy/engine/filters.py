@@ -10,6 +10,7 @@ All other filters are left to pyradiomics.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product
@@ -108,79 +109,100 @@ def _filter_lines(image: Array, axis: int, coefficients: Array, keep: slice) -> 
     shape = list(image.shape)
     shape[axis] = keep.stop - keep.start
     result = np.empty(shape, np.float32)
-    # the axis in the middle: outer lines, filtered axis, neighbors in memory
-    outer, length, inner = math.prod(shape[:axis]), image.shape[axis], math.prod(shape[axis + 1 :])
-    if inner == 1:  # along x: neighbors in memory are the same line, so lines are brought side by side
-        _recur_rows(image.reshape(outer, length), coefficients, keep.start, result.reshape(outer, -1))
+    length, inner = image.shape[axis], math.prod(image.shape[axis + 1 :])
+    if inner == 1:  # along x: neighbors in memory are of one line, so lines are brought side by side
+        _recur_rows(image.ravel(), length, coefficients, keep.start, result.ravel())
     else:
-        _recur(image.reshape(outer, length, inner), coefficients, keep.start, result.reshape(outer, -1, inner))
+        _recur(image.ravel(), length, inner, coefficients, keep.start, result.ravel())
     return result
 
 
 @inlined
 def _recur_block(data: Array, c: Array, causal: Array, anticausal: Array) -> None:
-    """Both directions of the recursion for lines side by side; beyond the ends the outermost values go on."""
+    """Both directions of the recursion for lines side by side; beyond the ends the outermost values go on.
+
+    Arrays are flat, (length, SIDE_BY_SIDE), and indices unsigned: so the compiler sees that it may use vector instructions.
+    """
+    w = np.uint64(SIDE_BY_SIDE)
     n0, n1, n2, n3, d1, d2, d3, d4, m1, m2, m3, m4 = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11]
-    last = len(data) - 1
+    last = data.size // SIDE_BY_SIDE - 1
     for i in range(4):
         for line in range(SIDE_BY_SIDE):
+            first, end = data[line], data[last * SIDE_BY_SIDE + line]
             new, old = 0.0, 0.0
             for k in range(4):
-                new += data[max(i - k, 0), line] * c[k]
-                old += causal[i - k - 1, line] * c[4 + k] if i > k else data[0, line] * c[12 + k]
-            causal[i, line] = new - old
+                new += data[max(i - k, 0) * SIDE_BY_SIDE + line] * c[k]
+                old += causal[(i - k - 1) * SIDE_BY_SIDE + line] * c[4 + k] if i > k else first * c[12 + k]
+            causal[i * SIDE_BY_SIDE + line] = new - old
             new, old = 0.0, 0.0
             for k in range(4):
-                new += data[min(last - i + k + 1, last), line] * c[8 + k]
-                old += anticausal[last - i + k + 1, line] * c[4 + k] if i > k else data[last, line] * c[16 + k]
-            anticausal[last - i, line] = new - old
+                after = last - i + k + 1
+                new += data[min(after, last) * SIDE_BY_SIDE + line] * c[8 + k]
+                old += anticausal[after * SIDE_BY_SIDE + line] * c[4 + k] if i > k else end * c[16 + k]
+            anticausal[(last - i) * SIDE_BY_SIDE + line] = new - old
     for i in range(4, last + 1):
+        start = np.uint64(i) * w
         for line in range(SIDE_BY_SIDE):
-            new = data[i, line] * n0 + data[i - 1, line] * n1 + data[i - 2, line] * n2 + data[i - 3, line] * n3
-            old = causal[i - 1, line] * d1 + causal[i - 2, line] * d2 + causal[i - 3, line] * d3 + causal[i - 4, line] * d4
-            causal[i, line] = new - old
+            k = start + np.uint64(line)
+            new = data[k] * n0 + data[k - w] * n1 + data[k - w - w] * n2 + data[k - w - w - w] * n3
+            old = causal[k - w] * d1 + causal[k - w - w] * d2 + causal[k - w - w - w] * d3 + causal[k - w - w - w - w] * d4
+            causal[k] = new - old
     for i in range(last - 4, -1, -1):
+        start = np.uint64(i) * w
         for line in range(SIDE_BY_SIDE):
-            new = data[i + 1, line] * m1 + data[i + 2, line] * m2 + data[i + 3, line] * m3 + data[i + 4, line] * m4
-            old = anticausal[i + 1, line] * d1 + anticausal[i + 2, line] * d2
-            old = old + anticausal[i + 3, line] * d3 + anticausal[i + 4, line] * d4
-            anticausal[i, line] = new - old
+            k = start + np.uint64(line)
+            new = data[k + w] * m1 + data[k + w + w] * m2 + data[k + w + w + w] * m3 + data[k + w + w + w + w] * m4
+            old = anticausal[k + w] * d1 + anticausal[k + w + w] * d2
+            old = old + anticausal[k + w + w + w] * d3 + anticausal[k + w + w + w + w] * d4
+            anticausal[k] = new - old
 
 
-@kernel("void(float32[:, :, ::1], float64[::1], int64, float32[:, :, ::1])")
-def _recur(image: Array, c: Array, start: int, result: Array) -> None:
-    """Filter along the middle axis."""
-    length, inner = image.shape[1], image.shape[2]
-    data = np.zeros((length, SIDE_BY_SIDE))
+@kernel("void(float32[::1], int64, int64, float64[::1], int64, float32[::1])")
+def _recur(image: Array, length: int, inner: int, c: Array, start: int, result: Array) -> None:
+    """Filter along the middle axis of an image (outer, length, inner), flattened; keep (outer, kept, inner) from `start`.
+
+    Where fewer lines are left than fit side by side, some before them are filtered again.
+    """
+    data = np.zeros(length * SIDE_BY_SIDE)
     causal, anticausal = np.empty_like(data), np.empty_like(data)
-    for outer in range(image.shape[0]):
-        for first in range(0, inner, SIDE_BY_SIDE):
-            width = min(SIDE_BY_SIDE, inner - first)
+    outer = image.size // (length * inner)
+    kept = result.size // (outer * inner)
+    width = min(SIDE_BY_SIDE, inner)
+    for place in range(outer):
+        for block in range(0, inner, SIDE_BY_SIDE):
+            first = min(block, inner - width)
             for i in range(length):
+                source, target = np.uint64((place * length + i) * inner + first), np.uint64(i * SIDE_BY_SIDE)
                 for line in range(width):
-                    data[i, line] = image[outer, i, first + line]
+                    data[target + np.uint64(line)] = image[source + np.uint64(line)]
             _recur_block(data, c, causal, anticausal)
-            for i in range(result.shape[1]):
+            for i in range(kept):
+                source = np.uint64((start + i) * SIDE_BY_SIDE)
+                target = np.uint64((place * kept + i) * inner + first)
                 for line in range(width):
-                    both = causal[start + i, line] + anticausal[start + i, line]
-                    result[outer, i, first + line] = np.float32(both)
+                    both = causal[source + np.uint64(line)] + anticausal[source + np.uint64(line)]
+                    result[target + np.uint64(line)] = np.float32(both)
 
 
-@kernel("void(float32[:, ::1], float64[::1], int64, float32[:, ::1])")
-def _recur_rows(image: Array, c: Array, start: int, result: Array) -> None:
-    """Filter along the last axis."""
-    length = image.shape[1]
-    data = np.zeros((length, SIDE_BY_SIDE))
+@kernel("void(float32[::1], int64, float64[::1], int64, float32[::1])")
+def _recur_rows(image: Array, length: int, c: Array, start: int, result: Array) -> None:
+    """Filter along the last axis of an image (lines, length), flattened; keep (lines, kept) from `start`."""
+    data = np.zeros(length * SIDE_BY_SIDE)
     causal, anticausal = np.empty_like(data), np.empty_like(data)
-    for first in range(0, image.shape[0], SIDE_BY_SIDE):
-        width = min(SIDE_BY_SIDE, image.shape[0] - first)
-        for line in range(width):
-            for i in range(length):
-                data[i, line] = image[first + line, i]
+    lines = image.size // length
+    kept = result.size // lines
+    for first in range(0, lines, SIDE_BY_SIDE):
+        width = min(SIDE_BY_SIDE, lines - first)
+        for i in range(length):
+            source, target = np.uint64(first * length + i), np.uint64(i * SIDE_BY_SIDE)
+            for line in range(width):
+                data[target + np.uint64(line)] = image[source + np.uint64(line * length)]
         _recur_block(data, c, causal, anticausal)
         for line in range(width):
-            for i in range(result.shape[1]):
-                result[first + line, i] = np.float32(causal[start + i, line] + anticausal[start + i, line])
+            target = np.uint64((first + line) * kept)
+            for i in range(kept):
+                k = np.uint64((start + i) * SIDE_BY_SIDE + line)
+                result[target + np.uint64(i)] = np.float32(causal[k] + anticausal[k])
 
 
 # --- stationary wavelet transform, one level at a time (PyWavelets' swtn; IBSI 25BO) -------------------------
@@ -200,18 +222,16 @@ def wavelets(image: Array, settings: dict[str, Any], box: Box) -> Iterator[tuple
     data = np.pad(image, [(0, n % 2) for n in image.shape], "wrap")
     data = np.ascontiguousarray(data, np.float32 if data.dtype == np.float32 else np.float64)
     filters = dict(zip("LH", _taps(wavelet, data.dtype), strict=True))
-    everything = [slice(0, n) for n in data.shape]
-    names = ["".join(letters) for letters in product("LH", repeat=len(axes))]
     for level in range(1, start + levels + 1):
-        approximation = names[0]
         if level > start:
             title = "wavelet" if level == start + 1 else f"wavelet{level - start}"
-            yield from ((f"{title}-{name}", band) for name, band in _bands(data, filters, axes, names[1:], box))
-        if level == start + levels:
-            ((_, band),) = _bands(data, filters, axes, [approximation], box)
-            yield f"wavelet-{approximation}" if levels == 1 else f"wavelet{levels}-{approximation}", band
-        else:
-            ((_, data),) = _bands(data, filters, axes, [approximation], everything)
+            bands = _bands(data, filters, axes, box)
+            _, approximation = next(bands)
+            yield from ((f"{title}-{name}", band) for name, band in bands)
+        if level < start + levels:
+            for axis in axes:
+                data = _convolve(data, axis, filters["L"], slice(0, data.shape[axis]))
+    yield f"wavelet{levels if levels > 1 else ''}-{'L' * len(axes)}", approximation
 
 
 def _taps(wavelet: pywt.Wavelet, dtype: Any) -> list[Array]:
@@ -222,23 +242,18 @@ def _taps(wavelet: pywt.Wavelet, dtype: Any) -> list[Array]:
     return [np.roll(answer, wavelet.dec_len // 2)[: wavelet.dec_len].copy() for answer in (low, high)]
 
 
-def _bands(
-    data: Array, filters: dict[str, Array], axes: Sequence[int], names: Sequence[str], box: Box
-) -> Iterator[tuple[str, Array]]:
-    """Sub-bands in the order of `names`, whose letters say low or high pass along `axes`; parts are shared."""
-    done: dict[str, Array] = {}
-
-    def band(name: str) -> Array:
-        if not name:
-            return data
-        if name not in done:
-            axis = axes[len(name) - 1]
-            source = band(name[:-1])
-            done[name] = _convolve(source, axis, filters[name[-1]], box[axis])
-        return done[name]
-
-    for name in names:
-        yield name, band(name)[tuple(box[axis] if axis not in axes else slice(None) for axis in range(3))]
+def _bands(data: Array, filters: dict[str, Array], axes: Sequence[int], box: Box) -> Iterator[tuple[str, Array]]:
+    """Sub-bands from LLL to HHH; a letter says which filter passed along the axis of its place in `axes`."""
+    done = [data]  # after no filter, one, two, ... of the current name
+    last = ""
+    for letters in product("LH", repeat=len(axes)):
+        name = "".join(letters)
+        common = len(os.path.commonprefix([name, last]))
+        del done[common + 1 :]
+        for axis, letter in zip(axes[common:], name[common:], strict=True):
+            done.append(_convolve(done[-1], axis, filters[letter], box[axis]))
+        last = name
+        yield name, done[-1][tuple(slice(None) if axis in axes else box[axis] for axis in range(3))]
 
 
 def _convolve(data: Array, axis: int, taps: Array, keep: slice) -> Array:

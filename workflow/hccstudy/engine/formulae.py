@@ -7,6 +7,7 @@ direction, then averaged (IBSI 3D_avg): shapes are given for d directions, g gra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ def _entropy(p: Array, axis: Any = -1) -> Array:
     return np.asarray(-np.sum(p * np.log2(p + EPSILON), axis=axis))
 
 
-def _mean(values: Array) -> float:
-    """The mean over directions; those without any voxel are nan and left out."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")
+def _means(values: Mapping[str, Array]) -> Features:
+    """The means over directions (d,) of all features; undefined ones are left out."""
+    stacked = np.array(list(values.values()))
+    defined = ~np.isnan(stacked)
+    sums, counts = np.where(defined, stacked, 0).sum(1), defined.sum(1)
+    return dict(zip(values, np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), strict=True))
 
 
 # --- gray level co-occurrence matrix (IBSI LFYI) ------------------------------------------------------------
@@ -46,7 +49,7 @@ def glcm(counts: Array, gray: Array, *, symmetrical: bool, weights: Array | None
     p = p[totals > 0] / totals[totals > 0, None, None]
     step = max(1, LARGEST // gray.size**2)
     parts = [_glcm_by_direction(p[start : start + step], gray) for start in range(0, max(len(p), 1), step)]
-    return {name: _mean(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+    return _means({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def _glcm_by_direction(p: Array, gray: Array) -> Features:
@@ -187,7 +190,7 @@ def sizes(counts: Array, gray: Array, size: Array, kind: int) -> Features:
         "size_variance": np.sum(by_size * (size - mean_size[:, None]) ** 2, 1),
         "entropy": _entropy(p, (1, 2)),
     }
-    return {SIZE_FEATURES[key][kind]: _mean(value) for key, value in values.items()}
+    return _means({SIZE_FEATURES[key][kind]: value for key, value in values.items()})
 
 
 # --- neighborhood gray tone difference matrix (IBSI IPET) ---------------------------------------------------

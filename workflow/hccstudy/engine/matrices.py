@@ -91,8 +91,8 @@ def compare_neighbors(
 def count_runs(levels: Array, voxels: Array, steps: Array, passed: Array, runs: Array) -> None:
     """Add up runs[direction, length, level], GLRLM (IBSI TP0I); length 0: voxels whose run goes on.
 
-    `passed` (zeros, of the size of `levels`) keeps of each voxel its level, shifted by 16 bits, and the length of its
-    run so far: one memory access tells both, and no branch has to be guessed.
+    `passed` (of the size of `levels`, zero outside the region) keeps of each voxel its level, shifted by 16 bits, and the
+    length of its run so far: one memory access tells both, and no branch has to be guessed.
     """
     low = np.uint64(0xFFFF)
     for direction in range(steps.size):
@@ -124,11 +124,11 @@ def _join(root: Array, mine: Any, other: Any) -> Any:
     root[first] = np.uint32(mine)
     return mine
 
-@kernel("void(uint16[::1], uint64[::1], uint64[::1], uint32[::1], uint32[::1])")
-def measure_zones(levels: Array, voxels: Array, rows: Array, root: Array, size: Array) -> None:
-    """The sizes of zones of one level (GLSZM, IBSI 9SAK) in `size`, each at the zone's first voxel.
+@kernel("int64(uint16[::1], uint64[::1], uint64[::1], uint32[::1], uint32[::1], int64[:, ::1])")
+def measure_zones(levels: Array, voxels: Array, rows: Array, root: Array, size: Array, zones: Array) -> int:
+    """The level and size of each zone of one level (GLSZM, IBSI 9SAK) in a row of `zones`; returns their number.
 
-    Union-find: `root` leads from a voxel to an earlier one of its zone. `rows` are the steps back to the neighboring
+    Union-find: `root` leads from a voxel to an earlier one of its zone; `size` is zero before and after. `rows` are the steps back to the neighboring
     rows that come earlier. Of three voxels in such a row the outer ones touch the middle one, and what the left
     neighbor touches is joined to it already: most of the 13 earlier neighbors need not be looked at.
     """
@@ -151,4 +151,11 @@ def measure_zones(levels: Array, voxels: Array, rows: Array, root: Array, size: 
     for here in voxels:
         root[here] = root[np.uint64(root[here])]  # an earlier voxel, whose own way is a single step by now
         size[np.uint64(root[here])] += np.uint32(1)
+    number = 0
+    for here in voxels:
+        if size[here] > 0:
+            zones[number, 0], zones[number, 1] = np.int64(levels[here]), np.int64(size[here])
+            size[here] = np.uint32(0)
+            number += 1
+    return number
 

@@ -108,6 +108,10 @@ class _Walk:
             [step for step in matrices.directions(mask.shape, (1,), flat_axis) if _holds_line(mask, step)], np.int64
         ).reshape(-1, 3)
         self.run_steps = (self.run_directions @ strides).astype(np.uint64)
+        # what the kernels write to, image after image: nothing of it is read before it is written
+        self.levels = np.zeros(self.box.size, np.uint16)
+        self.passed, self.root, self.size = (np.zeros(self.box.size, np.uint32) for _ in range(3))
+        self.zones = np.empty((self.voxels.size, 2), np.int64)
 
 
 def _holds_line(mask: Array, direction: Array) -> bool:
@@ -130,7 +134,7 @@ class _Texture:
         self.present = np.flatnonzero(np.bincount(levels))
         self.gray = self.present.astype(float)
         self.n = len(self.present) + 1
-        self.levels = np.zeros(walk.box.size, np.uint16)
+        self.levels = walk.levels
         self.levels[walk.voxels] = levels
         # numbered without gaps, so that matrices are as small as the levels are few
         self.ranks = self.levels
@@ -162,7 +166,7 @@ class _Texture:
     def glrlm(self) -> formulae.Features:
         walk = self.walk
         runs = np.zeros((len(walk.run_steps), max(walk.box.shape), self.n), np.uint32)
-        matrices.count_runs(self.ranks, walk.voxels, walk.run_steps, np.zeros(walk.box.size, np.uint32), runs)
+        matrices.count_runs(self.ranks, walk.voxels, walk.run_steps, walk.passed, runs)
         counts: Array = runs[:, 1:, 1:]
         used = np.flatnonzero(counts.any((0, 2)))
         counts = counts[:, used].transpose(0, 2, 1)
@@ -172,19 +176,19 @@ class _Texture:
         return formulae.sizes(counts, self.gray, used + 1.0, formulae.RUNS)
 
     def glszm(self) -> formulae.Features:
-        box, voxels = self.ranks.reshape(self.walk.box.shape), self.walk.voxels
+        walk = self.walk
+        box, voxels = self.ranks.reshape(walk.box.shape), walk.voxels
         rows = [(0, 1), (1, 1), (1, 0), (1, -1)]
-        if self.walk.flat_axis is not None:
-            box = np.ascontiguousarray(np.moveaxis(box, self.walk.flat_axis, 0))
+        if walk.flat_axis is not None:
+            box = np.ascontiguousarray(np.moveaxis(box, walk.flat_axis, 0))
             voxels = np.flatnonzero(box).astype(np.uint64)
             rows = [(0, 1)]
-        steps = np.array(rows) @ [box.shape[1] * box.shape[2], box.shape[2]]
-        root, size = np.zeros(box.size, np.uint32), np.zeros(box.size, np.uint32)
-        matrices.measure_zones(box.ravel(), voxels, steps.astype(np.uint64), root, size)
-        first = np.flatnonzero(size)
-        measured, place = np.unique(size[first], return_inverse=True)
-        flat = np.bincount(box.ravel()[first].astype(np.int64) * len(measured) + place, minlength=self.n * len(measured))
-        return formulae.sizes(flat.reshape(1, self.n, -1)[:, 1:], self.gray, measured.astype(float), formulae.ZONES)
+        steps = (np.array(rows) @ [box.shape[1] * box.shape[2], box.shape[2]]).astype(np.uint64)
+        number = matrices.measure_zones(box.ravel(), voxels, steps, walk.root, walk.size, walk.zones)
+        level, size = walk.zones[:number].T
+        measured, place = np.unique(size, return_inverse=True)
+        counts = np.bincount(level * len(measured) + place, minlength=self.n * len(measured))
+        return formulae.sizes(counts.reshape(1, self.n, -1)[:, 1:], self.gray, measured.astype(float), formulae.ZONES)
 
     @cached_property
     def _compared(self) -> tuple[Array, Array]:

@@ -217,8 +217,8 @@ def inner_score(estimator: Any, X: pd.DataFrame, y: np.ndarray) -> tuple[float, 
     """
     if y.dtype.names:
         predicted = np.asarray(estimator.predict(X))
-        score = log_partial_likelihood if hasattr(estimator, "coef_") else concordance
-        return score(predicted, y), predicted.reshape(-1, 1)
+        of_ranks = log_partial_likelihood if hasattr(estimator, "coef_") else concordance
+        return of_ranks(predicted, y), predicted.reshape(-1, 1)
     probabilities = estimator.predict_proba(X)
     known = np.isin(y, estimator.classes_)  # a class that the inner training rows lack cannot be scored
     score = -float(log_loss(y[known], probabilities[known], labels=estimator.classes_))

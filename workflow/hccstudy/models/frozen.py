@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 
 from hccstudy.errors import StudyError
@@ -31,7 +32,8 @@ def save_model(pipeline: Pipeline, path: str | Path) -> None:
 
 
 def _reproducible(archive: bytes) -> bytes:
-    """A skops archive without what differs from run to run: times, and memory addresses used as names."""
+    """A skops archive without what differs from run to run: times, memory addresses used as names, and what lies in
+    memory between the fields of a tree's nodes."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
         numbers: dict[str, str] = {}
@@ -42,9 +44,24 @@ def _reproducible(archive: bytes) -> bytes:
         contents = {"schema.json": ADDRESS.sub(numbered, old.read("schema.json").decode()).encode()}
         for name in old.namelist():
             if name != "schema.json":
-                contents[numbers[Path(name).stem] + Path(name).suffix] = old.read(name)
+                contents[numbers[Path(name).stem] + Path(name).suffix] = _without_padding(old.read(name))
         for name, content in sorted(contents.items()):
             new.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+    return target.getvalue()
+
+
+def _without_padding(content: bytes) -> bytes:
+    """A saved array of records with zeros between their fields; other contents as they are."""
+    if not content.startswith(b"\x93NUMPY"):
+        return content
+    array = np.load(io.BytesIO(content))
+    if not array.dtype.names:
+        return content
+    clean = np.zeros(array.shape, array.dtype)
+    for name in array.dtype.names:
+        clean[name] = array[name]
+    target = io.BytesIO()
+    np.save(target, clean)
     return target.getvalue()
 
 

@@ -20,7 +20,7 @@ from hccstudy.agreement import MINIMUM_REPEATED, icc_values, repeated_values
 from hccstudy.errors import StudyError
 
 CENTER = "center"
-BLOCK = 64  # columns whose correlations are computed at once
+BLOCK, TIE = 64, 1e-9  # columns whose correlations are computed at once, and how near to the limit one is a tie
 
 
 class RadiomicsImputer(TransformerMixin, BaseEstimator):
@@ -152,8 +152,8 @@ def _first_of_alike(columns: np.ndarray, correlation: float) -> np.ndarray:
     rows = np.ascontiguousarray(columns.T)
     while len(left):
         product = np.abs(rows[:BLOCK] @ rows.T)
-        alike = product > correlation
-        unsure = (np.abs(product - correlation) < 1e-9).any(axis=1)
+        alike = product > correlation + TIE
+        unsure = (alike != (product > correlation - TIE)).any(axis=1)
         keep = np.ones(len(left), dtype=bool)
         for place in np.arange(len(product)):
             if not keep[place]:

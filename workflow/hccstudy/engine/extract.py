@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from radiomics import imageoperations
+from radiomics import featureextractor, imageoperations
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from hccstudy.engine import filters
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 NAMES = ("ibsi", "pyradiomics")
 ENGINES = ("fast", "pyradiomics")
+DEFAULT_TOLERANCE = 1e-6  # of SimpleITK
 EXTRA_CLASSES = ("shape", "firstorder", "glszm")  # those of which IBSI has more features
 LOG_TYPES = ("int8", "uint8", "int16", "uint16", "float32")  # float32 holds them exactly, and ITK computes in it
 
@@ -76,15 +79,16 @@ def extract(
     if intensity_masks is not None:
         settings |= dict.fromkeys(STANDARDIZATION)
     label_of = {region: (labels or {}).get(region, settings.get("label", 1)) for region in masks}
-    cases, found = _prepare(extractor, image, masks, label_of, intensity_masks, settings)
-    if engine == "fast":
-        _measure(extractor, cases, settings, found, clock)
-    else:
-        for region in cases:
-            inside = (intensity_masks or {}).get(region)
-            found[region] = _reference(extractor, image, masks[region], label_of[region], inside, settings)
+    with _tolerance(settings.get("geometryTolerance")):
+        cases, found = _prepare(extractor, image, masks, label_of, intensity_masks, settings)
+        if engine == "fast":
+            _measure(extractor, cases, settings, found, clock)
+        else:
+            for region in cases:
+                inside = (intensity_masks or {}).get(region)
+                found[region] = _reference(extractor, image, masks[region], label_of[region], inside, settings)
     if names == "ibsi":
-        absolute = settings.get("resegmentMode", "absolute") == "absolute"
+        absolute = extractor.settings.get("resegmentMode", "absolute") == "absolute"
         limits = intensity_range or (extractor.settings.get("resegmentRange") if absolute else None)
         for region, case in cases.items():
             values = found[region]
@@ -95,6 +99,22 @@ def extract(
             found[region] = _explained(error, region, masks[region], label_of[region])
     clock["all"] += time.perf_counter() - started
     return {region: found[region] for region in masks}
+
+
+@contextmanager
+def _tolerance(wanted: float | None) -> Iterator[None]:
+    """The tolerance of geometry, which pyradiomics sets for all of SimpleITK and leaves so."""
+    featureextractor.geometryTolerance = wanted
+
+    def tell(tolerance: float) -> None:
+        sitk.ProcessObject.SetGlobalDefaultCoordinateTolerance(tolerance)
+        sitk.ProcessObject.SetGlobalDefaultDirectionTolerance(tolerance)
+
+    tell(wanted or DEFAULT_TOLERANCE)
+    try:
+        yield
+    finally:
+        tell(DEFAULT_TOLERANCE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +166,7 @@ def _prepare(
 
 
 def _same_grid(image: sitk.Image, mask: sitk.Image, settings: Settings) -> bool:
-    tolerance = settings.get("geometryTolerance") or 1e-6
+    tolerance = settings.get("geometryTolerance") or DEFAULT_TOLERANCE
     close = image.GetDimension() == mask.GetDimension() == 3 and mask.GetNumberOfComponentsPerPixel() == 1
     return (
         close
@@ -226,7 +246,11 @@ def _measure(
     enabled = extractor.enabledFeatures
     values: dict[str, Values] = {}
     for region, case in cases.items():
-        values[region] = case.shape.shape(enabled) | _flat_shape(extractor, case, settings)
+        values[region] = case.shape.shape(enabled)
+        try:
+            values[region] |= _flat_shape(extractor, case, settings)
+        except ValueError as error:
+            found[region] = CaseError("features not computable", str(error))
 
     def measure(region: str, part: Array, title: str, arguments: Settings) -> None:
         if region in found:
@@ -278,11 +302,11 @@ def _filtered(
     else:
         _say_once(kind)
         started = time.perf_counter()
-        for derived, title, _ in getattr(imageoperations, f"get{kind}Image")(volume.image(), None, **settings):
-            part = sitk.GetArrayFromImage(derived)[box]
-            clock[kind] += time.perf_counter() - started
-            yield title, part
-            started = time.perf_counter()
+        with warnings.catch_warnings():  # what is no number is told when it is measured
+            warnings.simplefilter("ignore")
+            derived = list(getattr(imageoperations, f"get{kind}Image")(volume.image(), None, **settings))
+        clock[kind] += time.perf_counter() - started
+        yield from ((title, sitk.GetArrayFromImage(part)[box]) for part, title, _ in derived)
 
 
 _said: set[str] = set()
@@ -324,7 +348,7 @@ def _reference(
 ) -> Values | CaseError:
     """Features by pyradiomics itself."""
     try:
-        _check_overflow(image, settings)
+        _check_intensities(image, settings)
         if intensity_mask is None:
             found = extractor.execute(image, mask, label=label)
         else:
@@ -343,9 +367,11 @@ def _reference(
     return {name: float(value) for name, value in found.items()}
 
 
-def _check_overflow(image: sitk.Image, settings: Settings) -> None:
-    """pyradiomics adds two bin widths to the largest intensity in the image's own type, which may wrap around."""
+def _check_intensities(image: sitk.Image, settings: Settings) -> None:
+    """pyradiomics measures what is no number, and adds two bin widths to integers in their own type, which may wrap."""
     values = sitk.GetArrayViewFromImage(image)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} intensities of the image are not finite")
     if values.dtype.kind in "iu" and settings.get("binCount") is None:
         highest = int(values.max()) + 2 * math.ceil(settings.get("binWidth", 25))
         if highest > np.iinfo(values.dtype).max:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product
@@ -24,6 +25,7 @@ from hccstudy.engine.jit import inlined, kernel
 
 Array = NDArray[Any]
 Box = Sequence[slice]
+VOXELS_AT_ONCE = 4096  # of local binary patterns
 SIDE_BY_SIDE = 16  # lines that are filtered together
 
 
@@ -262,23 +264,26 @@ def _convolve(data: Array, axis: int, taps: Array, keep: slice) -> Array:
     n = shape[axis]
     shape[axis] = keep.stop - keep.start
     result = np.empty(shape, data.dtype)
-    places = (np.arange(keep.start, keep.stop)[:, None] + len(taps) // 2 - np.arange(len(taps))) % n
+    ahead = np.arange(keep.start, keep.stop)[:, None] + len(taps) // 2
+    order = np.broadcast_to(np.arange(len(taps)), (len(ahead), len(taps)))
+    # beyond the end PyWavelets first adds the taps that wrapped around, from the last to the first
+    order = np.where((order <= ahead - n) & (ahead >= n), ahead - n - order, order)
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    _sum_taps(data.reshape(outer, n, inner), taps, places, result.reshape(outer, -1, inner))
+    _sum_taps(data.reshape(outer, n, inner), taps[order], (ahead - order) % n, result.reshape(outer, -1, inner))
     return result
 
 
 @kernel(
-    "void(float64[:, :, ::1], float64[::1], int64[:, ::1], float64[:, :, ::1])",
-    "void(float32[:, :, ::1], float32[::1], int64[:, ::1], float32[:, :, ::1])",
+    "void(float64[:, :, ::1], float64[:, ::1], int64[:, ::1], float64[:, :, ::1])",
+    "void(float32[:, :, ::1], float32[:, ::1], int64[:, ::1], float32[:, :, ::1])",
 )
 def _sum_taps(data: Array, taps: Array, places: Array, result: Array) -> None:
     for outer in range(data.shape[0]):
         for i in range(places.shape[0]):
             for x in range(data.shape[2]):
-                total = taps[0] * data[outer, places[i, 0], x]
-                for tap in range(1, taps.size):
-                    total += taps[tap] * data[outer, places[i, tap], x]
+                total = taps[i, 0] * data[outer, places[i, 0], x]
+                for tap in range(1, taps.shape[1]):
+                    total += taps[i, tap] * data[outer, places[i, tap], x]
                 result[outer, i, x] = total
 
 
@@ -305,13 +310,21 @@ def local_binary_patterns(image: Array, mask: Array, settings: dict[str, Any]) -
 
     places = np.stack(np.nonzero(mask))
     sampled = map_coordinates(image, (places.T[None] + around[:, None]).T, order=3)  # (voxels, points around)
-    brighter = (sampled >= image[mask][:, None]).astype(float)
-    coefficients = brighter @ harmonics
-    result = np.zeros(image.shape)
-    for level in range(levels):
-        chosen = degrees == level
-        parts = coefficients[:, chosen] @ harmonics[:, chosen].T
-        result[mask] = np.sqrt(np.sum(parts**2, axis=1)).real
-        yield f"lbp-3D-m{level + 1}", result.copy()
-    result[mask] = kurtosis(sampled, axis=1)
-    yield "lbp-3D-k", result
+    brighter = sampled >= image[mask][:, None]
+    patterns = np.empty((levels, len(sampled)))
+    for part in (slice(start, start + VOXELS_AT_ONCE) for start in range(0, len(sampled), VOXELS_AT_ONCE)):
+        # sums in the order of pyradiomics: many voxels have one value, up to the last bit
+        coefficients = (brighter[part, :, None].astype(int) * harmonics).sum(axis=1)
+        responses = [
+            (coefficients[:, None, degrees == level] * harmonics[None, :, degrees == level]).sum(axis=2)
+            for level in range(levels)
+        ]
+        patterns[:, part] = np.sqrt(np.sum(np.stack(responses, axis=2) ** 2, axis=1)).real.T
+    with warnings.catch_warnings():  # the kurtosis of points that are all equal is no number: told when it is measured
+        warnings.simplefilter("ignore", RuntimeWarning)
+        shapes = kurtosis(sampled, axis=1)
+    titles = [f"lbp-3D-m{level + 1}" for level in range(levels)] + ["lbp-3D-k"]
+    for title, values in zip(titles, [*patterns, shapes], strict=True):
+        result = np.zeros(image.shape)
+        result[mask] = values
+        yield title, result

@@ -64,7 +64,7 @@ def _glcm_by_direction(p: Array, gray: Array) -> Features:
     apart, sums = np.abs(i - j).astype(int), (i + j).astype(int)
     difference = np.bincount((d * highest + apart).ravel(), p.ravel(), len(p) * highest).reshape(len(p), highest)
     total = np.bincount((d * (2 * highest + 1) + sums).ravel(), p.ravel(), len(p) * (2 * highest + 1))
-    total = total.reshape(len(p), -1)[:, 2:]
+    total = total.reshape(len(p), 2 * highest + 1)[:, 2:]
     k = np.arange(highest, dtype=float)
     k_sum = np.arange(2, 2 * highest + 1, dtype=float)
     difference_average = difference @ k
@@ -109,11 +109,14 @@ def _glcm_by_direction(p: Array, gray: Array) -> Features:
 
 
 def _maximal_correlation(p: Array, product: Array) -> Array:
-    """The square root of the second largest eigenvalue of Q(i, j) = sum_k p(i, k) p(j, k) / (p_x(i) p_y(k))."""
+    """The square root of the second largest eigenvalue of Q(i, j) = sum_k p(i, k) p(j, k) / (p_x(i) p_y(k)).
+
+    Q has the eigenvalues of the symmetric s s', s = p / sqrt(p_x p_y), which are found faster.
+    """
     if p.shape[1] < 2:
         return np.ones(len(p))
-    q = (p / (product + EPSILON)) @ p.transpose(0, 2, 1)
-    return np.asarray(np.sqrt(np.sort(np.linalg.eigvals(q), axis=1)[:, -2]).real)
+    s = p / np.sqrt(product + EPSILON)
+    return np.asarray(np.sqrt(np.linalg.eigvalsh(s @ s.transpose(0, 2, 1))[:, -2]))
 
 
 # --- matrices of gray level and size: runs, zones, dependences ----------------------------------------------

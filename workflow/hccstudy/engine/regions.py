@@ -101,6 +101,8 @@ class _Walk:
         strides = np.array(self.box.strides) // self.box.itemsize
         self.voxels = np.flatnonzero(self.box).astype(np.uint64)
         self.directions = matrices.directions(mask.shape, distances, flat_axis)
+        if not len(self.directions):
+            raise CaseError("features not computable", "the region has no two voxels within a slice (force2D)")
         self.steps = (self.directions @ strides).astype(np.uint64)
         self.neighbors = np.empty(self.voxels.size, np.uint16)
         matrices.count_neighbors(self.box.ravel(), self.voxels, self.steps, self.neighbors)
@@ -188,7 +190,7 @@ class _Texture:
         level, size = walk.zones[:number].T
         measured, place = np.unique(size, return_inverse=True)
         counts = np.bincount(level * len(measured) + place, minlength=self.n * len(measured))
-        return formulae.sizes(counts.reshape(1, self.n, -1)[:, 1:], self.gray, measured.astype(float), formulae.ZONES)
+        return formulae.sizes(counts.reshape(1, self.n, len(measured))[:, 1:], self.gray, measured.astype(float), formulae.ZONES)
 
     @cached_property
     def _compared(self) -> tuple[Array, Array]:

@@ -24,7 +24,9 @@ def first_order(values: Array, levels: Array, voxel_volume: float, shift: float)
     tenth, quarter, median, three_quarters, ninetieth = _percentiles(values, low, high, [10, 25, 50, 75, 90])
     mean = float(np.mean(values))
     absolute, second, third, fourth, squares, inner_count, inner_sum = _moments(values, mean, shift, tenth, ninetieth)
-    robust = _deviation_within(values, tenth, ninetieth, inner_sum / inner_count) / inner_count
+    robust = float("nan")  # of two voxels none lies between the percentiles
+    if inner_count:
+        robust = _deviation_within(values, tenth, ninetieth, mean + inner_sum / inner_count) / inner_count
     p = np.bincount(levels)
     p = p[p > 0] / n
     variance = second / n
@@ -102,7 +104,7 @@ def _in_order(values: Array, low: float, scale: float, classes: int, wanted: Arr
 
 @kernel("UniTuple(float64, 7)(float64[::1], float64, float64, float64, float64)")
 def _moments(values: Array, mean: float, shift: float, low: float, high: float) -> Any:
-    """Sums of |x - mean|, of its powers 2 to 4, of (x + shift)^2; number and sum of the values in [low, high]."""
+    """Sums of |x - mean|, of its powers 2 to 4, of (x + shift)^2; number and sum of x - mean of those in [low, high]."""
     absolute = second = third = fourth = squares = inner_count = inner_sum = 0.0
     for value in values:
         apart = value - mean
@@ -114,7 +116,7 @@ def _moments(values: Array, mean: float, shift: float, low: float, high: float) 
         squares += (value + shift) * (value + shift)
         if low <= value <= high:
             inner_count += 1.0
-            inner_sum += value
+            inner_sum += apart
     return absolute, second, third, fourth, squares, inner_count, inner_sum
 
 

@@ -46,8 +46,7 @@ class RadiomicsImputer(TransformerMixin, BaseEstimator):
             raise StudyError(f"{len(absent)} features that the model was trained on are missing, e.g. {absent[0]}")
         values = X.iloc[:, place].to_numpy(dtype=float)
         values = np.where(np.isfinite(values), values, self.medians_)
-        names = pd.Index(self.features_, dtype=object)
-        return pd.DataFrame(values, index=X.index, columns=names).assign(**{CENTER: X[CENTER]})
+        return pd.DataFrame(values, index=X.index, columns=self.features_).assign(**{CENTER: X[CENTER]})
 
 
 def _medians(values: np.ndarray) -> np.ndarray:

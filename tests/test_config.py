@@ -48,6 +48,13 @@ def test_maps_with_free_names_are_replaced_and_sections_merge():
         ({"models": {"x": {"predictors": "radiomics", "estimator": "lasso", "endpoints": ["dfs"]}}}, "endpoint 'dfs'"),
         ({"endpoints": {"os": {"type": "survival", "label": "OS"}}}, "endpoints.os lacks event, horizons, time, unit"),
         ({"study": {"seed": "one"}}, "study.seed is 'one'"),
+        (
+            {
+                "features": {"mode": "parity"},
+                "series": {"a": {"modality": "PT", "spacing": [1, 1, 1], "parameters": "p", "resegment_sigma": 3}},
+            },
+            "series.a.resegment_sigma is 3; expected null with features.mode parity",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(overlay, message):

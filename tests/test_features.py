@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from hccstudy.cli import main
 from hccstudy.errors import CaseError, StudyError
+from hccstudy.engine import jit
 from hccstudy.engine.extract import extract
 from hccstudy.parameters import load_parameters
 from hccstudy.ibsi import ibsi_tag
@@ -291,3 +292,101 @@ def test_the_command_gives_one_row_per_row_in_order(picture, tmp_path, monkeypat
     errors = capsys.readouterr().err
     assert "t.csv row 4 (P3, tumor): unreadable image" in errors
     assert "t.csv row 6 (P4, tumor)" in errors
+
+
+def test_the_command_in_ibsi_mode_meets_the_published_values(phantom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, item in zip(("image", "mask"), phantom, strict=True):
+        sitk.WriteImage(item, f"{name}.nii.gz")
+    pd.DataFrame([("P", "roi", "image.nii.gz", "mask.nii.gz")], columns=["patient", "region", "image", "mask"]).to_csv(
+        "t.csv", index=False
+    )
+    parameters = write_parameters(tmp_path, "{binWidth: 1}")
+    assert main(["features", "t.csv", "--settings", parameters, "--out", "o.csv", "--mode", "ibsi"]) == 0
+    found = pd.read_csv("o.csv").iloc[0]
+    assert not {tag for tag in PUBLISHED if not within(found[f"original_{tag}"], *PUBLISHED[tag])}
+
+
+@pytest.mark.parametrize(
+    ("mode", "setting", "ours", "message"),
+    [
+        ("ibsi", "{binWidth: 25, normalize: true}", "{}", "sets normalize"),
+        ("ibsi", "{binWidth: 25, resampledPixelSpacing: [1, 1, 1], interpolator: sitkGaussian}", "{}", "sitkGaussian"),
+        ("parity", "{binWidth: 25}", "{resegmentSigma: 3}", "--mode ibsi"),
+        ("parity", "{binWidth: 25}", "{binStart: 3}", "section ibsi has binStart"),
+        ("parity", "{binWidth: 25}", "{binOrigin: true}", "binOrigin: True"),
+    ],
+)
+def test_a_parameter_file_that_a_mode_cannot_follow_is_refused(tmp_path, capsys, mode, setting, ours, message):
+    path = Path(write_parameters(tmp_path, setting))
+    path.write_text(path.read_text() + f"ibsi: {ours}\n")
+    status = main(["features", "t.csv", "--settings", str(path), "--out", str(tmp_path / "o.csv"), "--mode", mode])
+    said = capsys.readouterr().err
+    assert status == 1 and str(path) in said and message in said
+
+
+def test_both_engines_give_standardized_regions_the_same_values(picture, tmp_path):
+    image, tumor, border = picture
+    inside = sitk.And(tumor, sitk.Cast(sitk.Greater(image, -50), tumor.GetPixelID()))
+    # what standardization has done is not done again
+    parameters = write_parameters(
+        tmp_path, "{binWidth: 25, resampledPixelSpacing: [2, 2, 2], normalize: true}", FILTERS
+    )
+    masks = {"tumor": tumor, "border": sitk.Cast(border > 0, tumor.GetPixelID())}
+    intensity = masks | {"tumor": inside}
+    fast, reference = (
+        extract(image, masks, parameters, intensity_masks=intensity, names="pyradiomics", engine=engine)
+        for engine in ("fast", "pyradiomics")
+    )
+    voxels = np.prod(image.GetSpacing()) * sitk.GetArrayFromImage(tumor).sum()
+    assert fast["tumor"]["original_shape_VoxelVolume"] == pytest.approx(voxels, rel=1e-9)
+    assert fast["tumor"]["original_firstorder_Minimum"] > -50
+    for region in masks:
+        assert list(fast[region]) == list(reference[region])
+        assert fast[region] == pytest.approx(reference[region], rel=1e-7, abs=1e-12)
+
+
+def test_bins_start_where_ibsi_lets_them_start(tmp_path):
+    """Fixed bin size of IBSI (Q3RU): floor((x - bound) / width) + 1, from the bound of re-segmentation."""
+    values = np.array([-1000, -976, -975, 0, 399, 400], np.int16)
+    image = sitk.GetImageFromArray(np.tile(values, (2, 2, 1)))
+    mask = sitk.GetImageFromArray(np.ones((2, 2, 6), np.uint8))
+    for origin, expected in (
+        (-1000, [1, 1, 2, 41, 56, 57]),
+        (None, [1, 1, 2, 41, 56, 57]),
+        (-2000, [41, 41, 42, 81, 96, 97]),
+    ):
+        path = Path(write_parameters(tmp_path, "{binWidth: 25}"))
+        path = path.rename(tmp_path / f"{origin}.yaml")
+        if origin is not None:
+            path.write_text(path.read_text() + f"ibsi: {{binOrigin: {origin}}}\n")
+        found = extract(image, {"all": mask}, str(path), names="pyradiomics")["all"]
+        assert found["original_glcm_JointAverage"] < found["original_glcm_Autocorrelation"]
+        assert found["original_gldm_HighGrayLevelEmphasis"] == pytest.approx(np.mean(np.square(expected)))
+
+
+def test_what_is_left_to_pyradiomics_is_said_with_its_share_of_the_time(picture, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, item in zip(("image", "tumor"), picture, strict=False):
+        sitk.WriteImage(item, f"{name}.nii.gz")
+    Path("t.csv").write_text("patient,region,image,mask\nP,tumor,image.nii.gz,tumor.nii.gz\n")
+    for types, said in (("{Original: {}, Wavelet: {}}", False), ("{Original: {}, Gradient: {}}", True)):
+        parameters = write_parameters(tmp_path, "{binWidth: 25}", types)
+        load_parameters.cache_clear()
+        assert main(["features", "t.csv", "--settings", parameters, "--out", "o.csv"]) == 0
+        assert ("filtered by pyradiomics: Gradient" in capsys.readouterr().err) == said
+
+
+def test_where_no_cache_can_be_written_every_process_compiles_for_itself(monkeypatch):
+    def refuse(**_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(jit.tempfile, "TemporaryFile", refuse)
+    assert jit._cache_folder() is None
+    monkeypatch.setattr(jit, "FOLDER", None)
+
+    @jit.kernel("int64(int64)")
+    def twice(x):
+        return 2 * x
+
+    assert twice(21) == 42

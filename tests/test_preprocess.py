@@ -31,8 +31,8 @@ def series(modality="CT", spacing=(1, 1, 1), **changes):
     return plain | changes
 
 
-def settings(margin_mm=40, **changes):
-    return {"series": {"art": series(**changes)}, "margin_mm": margin_mm}
+def settings(margin_mm=40, mode="ibsi", **changes):
+    return {"series": {"art": series(**changes)}, "margin_mm": margin_mm, "mode": mode}
 
 
 def image_of(array, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=None):
@@ -61,6 +61,16 @@ def whole_grid(shape, old, new):
 
 
 # --- the study grid -----------------------------------------------------------------------------------------
+
+
+def test_in_parity_mode_the_whole_image_stays_on_its_acquired_grid():
+    rng = np.random.default_rng(3)
+    image = image_of(rng.integers(-100, 200, (6, 20, 21)).astype(np.int16), (0.7, 0.8, 5.0), (3.0, 4.0, 5.0))
+    labels = labels_with((6, 20, 21), cube((2, 4), (5, 9), (6, 10)))
+    found, (label_map,) = preprocess.to_study_grid(image, [labels], settings(mode="parity"), "art")
+    assert found.IsSameImageGeometryAs(image) and label_map.IsSameImageGeometryAs(image)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(image))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(label_map), labels)
 
 
 def test_grid_is_that_of_the_worked_example_in_the_ibsi_manual():

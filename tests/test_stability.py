@@ -101,7 +101,13 @@ def preprocessed(tmp_path):
 def perturbed(folder: Path, name: str = "out", **changes) -> pd.DataFrame:
     settings = {
         "regions": {"rings": {"ring_0_3": [0, 3]}, "resegment": {"ct": {"range": [0, 120], "sigma": None}}},
-        "features": {"names": "ibsi", "parameters": {"ct": str(folder / "p.yaml")}},
+        "features": {
+            "names": "ibsi",
+            "mode": "ibsi",
+            "engine": "fast",
+            "parameters": {"ct": str(folder / "p.yaml")},
+            "ranges": {"ct": None},
+        },
         "perturbations": 2,
         "primary_reader": "",
         "seed": 1,

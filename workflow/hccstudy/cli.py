@@ -66,11 +66,23 @@ def _parser() -> argparse.ArgumentParser:
 
     features = commands.add_parser("features", help="extract features outside a study")
     features.add_argument("table", help="CSV or TSV with the columns patient, region, image, mask and optionally label")
-    features.add_argument("--settings", required=True, help="native pyradiomics parameter file")
+    features.add_argument("--settings", required=True, help="pyradiomics parameter file (YAML; section ibsi: ours)")
     features.add_argument(
         "--out", required=True, help="table to write (.csv, .tsv or .parquet); exit status 1 if a row has no features"
     )
     features.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    features.add_argument(
+        "--mode",
+        choices=("parity", "ibsi"),
+        default="parity",
+        help="how image and mask are prepared: as pyradiomics does it, or by IBSI's conventions as a study does it",
+    )
+    features.add_argument(
+        "--engine",
+        choices=("fast", "pyradiomics"),
+        default="fast",
+        help="what computes: our kernels, or pyradiomics itself (the same values, many times slower)",
+    )
     features.add_argument("--names", choices=("ibsi", "pyradiomics"), default="ibsi", help="names of the features")
     features.set_defaults(command=features_command)
 
@@ -195,7 +207,7 @@ def check_command(options: argparse.Namespace) -> None:
         outer = max([ring[1] for ring in config["regions"]["rings"].values()], default=0)
         for path in dict.fromkeys(rules["parameters"] for rules in config["series"].values()):
             try:
-                check_parameters(path, outer, config["preprocess"]["margin_mm"])
+                check_parameters(path, config["features"]["mode"], outer, config["preprocess"]["margin_mm"])
             except StudyError as error:
                 wrong.append(str(error))
     try:
@@ -262,11 +274,19 @@ def simulate_command(options: argparse.Namespace) -> None:
 def features_command(options: argparse.Namespace) -> int:
     from hccstudy.extraction import extract_table
 
-    failed = extract_table(
-        options.table, settings=options.settings, out=options.out, jobs=options.jobs, names=options.names
+    failed, note = extract_table(
+        options.table,
+        settings=options.settings,
+        out=options.out,
+        jobs=options.jobs,
+        mode=options.mode,
+        engine=options.engine,
+        names=options.names,
     )
     for line in failed:
         print(f"hccstudy: {line}", file=sys.stderr)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
     lost = f"; {len(failed)} rows without features, see column error" if failed else ""
     print(f"written: {options.out}{lost}")
     return 1 if failed else 0

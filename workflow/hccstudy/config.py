@@ -147,6 +147,10 @@ def _check_imaging(config: Config, name: str, problems: Problems) -> None:
                 "none for CT (Hounsfield units)",
                 column=f"series.{series}.normalization",
             )
+        for key in ("resegment_range", "resegment_sigma"):
+            if config["features"]["mode"] == "parity" and rules.get(key) is not None:
+                expected = "null with features.mode parity (the parameter file re-segments)"
+                problems.add(name, str(rules[key]), expected, column=f"series.{series}.{key}")
     for ring, (inner, outer) in config["regions"]["rings"].items():
         if inner >= outer:
             problems.add(name, f"[{inner}, {outer}]", "inner < outer", column=f"regions.rings.{ring}")

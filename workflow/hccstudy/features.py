@@ -12,7 +12,7 @@ import pandas as pd
 import SimpleITK as sitk
 
 from hccstudy.batches import process_batch
-from hccstudy.engine.extract import extract
+from hccstudy.engine.extract import extract, left_to_pyradiomics
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.fingerprint import fingerprint
 from hccstudy.ledger import write_ledger
@@ -24,13 +24,36 @@ log = logging.getLogger(__name__)
 KEYS = ["patient", "center", "series", "reader", "region"]
 
 
+def measure(
+    image: sitk.Image,
+    masks: dict[str, sitk.Image],
+    intensity_masks: dict[str, sitk.Image],
+    series: str,
+    settings: dict[str, Any],
+    clock: Counter[str] | None = None,
+) -> dict[str, dict[str, float] | CaseError]:
+    """`extract` with the settings of the stage (see `extract_batch`)."""
+    return extract(
+        image,
+        masks,
+        settings["parameters"][series],
+        intensity_masks=intensity_masks if settings["mode"] == "ibsi" else None,
+        names=settings["names"],
+        engine=settings["engine"],
+        intensity_range=settings["ranges"][series],
+        clock=clock,
+    )
+
+
 def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str) -> None:
     """Features of a batch of patients: `cases` is the regions table, `table` gets one wide row per region.
 
-    `settings["parameters"]` maps series to pyradiomics parameter files, `settings["names"]` chooses the names.
+    `settings`: "parameters" (series -> parameter file), "ranges" (series -> re-segmentation range or null), "names",
+    "mode" and "engine", as in `extract`; in mode "parity" pyradiomics prepares image and mask, from the acquired grid.
     """
     regions = read_table(cases, [*KEYS, *FILES]).fillna({"reader": ""})
     parameters = settings["parameters"]
+    clock: Counter[str] = Counter()
 
     def work(case: dict[str, Any], scratch: Path) -> list[dict[str, Any]]:
         rows = []
@@ -41,9 +64,7 @@ def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: s
                 {name: sitk.ReadImage(row[kind]) for name, row in zip(names, members, strict=True)}
                 for kind in ("mask", "intensity_mask")
             )
-            found = extract(
-                image, masks, parameters[members[0]["series"]], intensity_masks=inside, names=settings["names"]
-            )
+            found = measure(image, masks, inside, members[0]["series"], settings, clock)
             for row, values in zip(members, found.values(), strict=True):
                 if isinstance(values, CaseError):
                     raise CaseError(values.reason, f"{row['series']}: {values.detail}")
@@ -56,11 +77,12 @@ def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: s
         rows = members[[*KEYS, *FILES]].to_dict("records")
         grouped.append({"patient": patient, "center": center, "regions": rows})
     key = {
-        "names": settings["names"],
+        "settings": {name: settings[name] for name in ("names", "mode", "engine", "ranges")},
         "parameters": {series: file_digest(path) for series, path in sorted(parameters.items())},
         "code": fingerprint("hccstudy.features"),
     }
     rows, lines = process_batch(grouped, work, stage="features", folder=folder, key=key)
+    log.info("%.1f s of extraction %s", clock["all"], left_to_pyradiomics(clock))
     write_table(_frame(rows), table)
     write_ledger(lines, ledger)
 

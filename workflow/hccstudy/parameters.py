@@ -56,10 +56,16 @@ def widest_filter_mm(path: str) -> float:
     return 4.0 * max(load_parameters(path).enabledImagetypes.get("LoG", {}).get("sigma", [0]))
 
 
-def check_parameters(path: str, outer_mm: float, margin_mm: float) -> None:
-    """StudyError where a parameter file asks for what the study does itself (series in config.yaml), or where the
-    margin kept around the labels cuts into the support of its widest LoG filter."""
+def check_parameters(path: str, mode: str, outer_mm: float, margin_mm: float) -> None:
+    """StudyError where a parameter file asks for what a study does itself (series in config.yaml), or where the
+    margin kept around the labels cuts into the support of its widest LoG filter. In mode "parity" the file asks and the
+    study does not: nothing of its section `ibsi` but the origin of bins."""
     settings = load_parameters(path).settings
+    if mode == "parity":
+        ours = [name for name in ("roundIntensities", "resegmentSigma") if settings.get(name)]
+        if ours:
+            raise StudyError(f"{path}: section ibsi sets {', '.join(ours)}; expected none with features.mode parity")
+        return
     twice = [name for name in (*STANDARDIZATION, "roundIntensities", "resegmentSigma") if settings.get(name)]
     if twice:
         raise StudyError(f"{path}: sets {', '.join(twice)}; expected none of these in a study, which does it itself")

@@ -361,16 +361,21 @@ def to_study_grid(
 ) -> tuple[sitk.Image, list[sitk.Image]]:
     """One image and its readers' label maps on the study grid, cut to what the labels and the margin need.
 
-    The cut changes no value: grid and intensities are those of the whole image. CaseError where a reader's
-    map has no tumor, or loses it by interpolation.
+    The cut changes no value: grid and intensities are those of the whole image. In mode "parity" it is the whole
+    image on its acquired grid, for pyradiomics' own resampling. CaseError where a reader's map has no tumor, or loses
+    it by interpolation.
     """
     series = settings["series"][name]
     for labels in maps:
         if not (labels == TUMOR).any():
             raise CaseError("empty mask", f"series {name}: no voxel of label {TUMOR} (tumor)")
     prepared = prepare_intensities(image, maps[0], series)
-    old, new = image.GetSpacing()[::-1], [float(side) for side in series["spacing"][::-1]]
-    positions = positions_around(np.maximum.reduce(maps), old, new, settings["margin_mm"])
+    old = image.GetSpacing()[::-1]
+    if settings["mode"] == "parity":
+        new, positions = list(old), [np.arange(n, dtype=float) for n in prepared.shape]
+    else:
+        new = [float(side) for side in series["spacing"][::-1]]
+        positions = positions_around(np.maximum.reduce(maps), old, new, settings["margin_mm"])
     values = resample(prepared, positions, INTERPOLATORS[series["interpolator"]])
     if series["window"] is not None:
         values = clip(values, series["window"])  # a spline overshoots the window's own edges
@@ -399,8 +404,8 @@ def preprocess_batch(*, cases: str, settings: dict[str, Any], folder: str, table
 
     `cases` is the table of `imports`; `table` gets the same rows with the files on the study grid.
     `settings`: "series" (name -> modality, spacing, interpolator, window, bias_correction, normalization,
-    normalization_region, landmarks) and "margin_mm" (what is kept around the labels: at least the largest
-    ring plus the support of the filters).
+    normalization_region, landmarks), "margin_mm" (what is kept around the labels: at least the largest
+    ring plus the support of the filters) and "mode" (of features: "parity" keeps the acquired grid).
     """
     check_settings(settings)
     using = [series for series in settings["series"].values() if series["normalization"] == "nyul"]

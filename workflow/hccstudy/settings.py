@@ -43,7 +43,7 @@ def import_settings(config: Config) -> Config:
 
 def preprocess_settings(config: Config) -> Config:
     """`preprocess.preprocess_batch`."""
-    return config["preprocess"] | {"series": _of_series(config, PREPROCESS_KEYS)}
+    return config["preprocess"] | {"series": _of_series(config, PREPROCESS_KEYS), "mode": config["features"]["mode"]}
 
 
 def region_settings(config: Config) -> Config:
@@ -58,7 +58,9 @@ def region_settings(config: Config) -> Config:
 def feature_settings(config: Config) -> Config:
     """`features.extract_batch`."""
     parameters = {name: rules["parameters"] for name, rules in config["series"].items()}
-    return {"names": config["features"]["names"], "parameters": parameters}
+    ranges = {name: rules["resegment_range"] for name, rules in config["series"].items()}
+    ways = {key: config["features"][key] for key in ("mode", "engine", "names")}
+    return ways | {"parameters": parameters, "ranges": ranges}
 
 
 def repeat_settings(config: Config) -> Config:

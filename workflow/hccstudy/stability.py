@@ -18,8 +18,7 @@ from hccstudy.agreement import MINIMUM_REPEATED, icc, repeated_values
 from hccstudy.batches import process_batch
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.feature_table import read_features, read_repeats
-from hccstudy.engine.extract import extract
-from hccstudy.features import KEYS, widen
+from hccstudy.features import KEYS, measure, widen
 from hccstudy.fingerprint import fingerprint
 from hccstudy.regions import make_regions, perturb_labels, resegment
 from hccstudy.tables import file_digest, read_table, write_table
@@ -77,9 +76,7 @@ def _perturbed(row: dict[str, Any], repeat: int, settings: dict[str, Any]) -> li
         for made, array in ((masks, voxels), (intensity_masks, inside)):
             made[region] = sitk.GetImageFromArray(array.astype(np.uint8))
             made[region].CopyInformation(mask)
-    features = settings["features"]
-    parameters = features["parameters"][row["series"]]
-    found = extract(image, masks, parameters, intensity_masks=intensity_masks, names=features["names"])
+    found = measure(image, masks, intensity_masks, row["series"], settings["features"])
     rows = []
     for region, values in found.items():
         if isinstance(values, CaseError):

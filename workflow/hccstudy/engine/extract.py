@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import warnings
@@ -25,8 +24,6 @@ from hccstudy.engine.resampling import Volume, bounding_box, prepare
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.ibsi import ibsi_values
 from hccstudy.parameters import STANDARDIZATION, load_parameters
-
-log = logging.getLogger(__name__)
 
 NAMES = ("ibsi", "pyradiomics")
 ENGINES = ("fast", "pyradiomics")
@@ -300,7 +297,6 @@ def _filtered(
                 title = f"log-sigma-{str(sigma).replace('.', '-')}-mm-3D"
                 yield title, filters.laplacian_of_gaussian(image, volume.spacing, sigma, box)
     else:
-        _say_once(kind)
         started = time.perf_counter()
         with warnings.catch_warnings():  # what is no number is told when it is measured
             warnings.simplefilter("ignore")
@@ -309,13 +305,10 @@ def _filtered(
         yield from ((title, sitk.GetArrayFromImage(part)[box]) for part, title, _ in derived)
 
 
-_said: set[str] = set()
-
-
-def _say_once(kind: str) -> None:
-    if kind not in _said:
-        _said.add(kind)
-        log.info("image type %s: filtered by pyradiomics", kind)
+def left_to_pyradiomics(clock: Counter[str]) -> str:
+    """A line on the image types that pyradiomics filtered, and their share of the time; "" where there were none."""
+    shares = [f"{kind} {seconds / clock['all']:.1%}" for kind, seconds in clock.items() if kind != "all"]
+    return f"filtered by pyradiomics: {', '.join(shares)} of {clock['all']:.1f} s" if shares else ""
 
 
 def _flat_shape(extractor: RadiomicsFeatureExtractor, case: _Case, settings: Settings) -> Values:

@@ -23,7 +23,7 @@ import yaml
 from radiomics import featureextractor, imageoperations
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from test_features import OUTSIDE, PHANTOM
+from ibsi_phantom import LEVELS, REGION, SPACING
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 IMAGE_CLASSES = ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
@@ -236,10 +236,8 @@ def regions_of(labels: Array, names: dict[str, int], like: sitk.Image) -> dict[s
 
 def phantom() -> Picture:
     """The digital phantom of IBSI-1."""
-    mask = np.ones((4, 4, 5), dtype=np.uint8)
-    mask[tuple(np.array(OUTSIDE).T)] = 0
-    image = itk(np.array(PHANTOM, dtype=np.int16), (2.0, 2.0, 2.0))
-    return Picture(image, regions_of(mask, {"roi": 1}, image))
+    image = itk(LEVELS.astype(np.int16), SPACING)
+    return Picture(image, regions_of(REGION.astype(np.uint8), {"roi": 1}, image))
 
 
 SHAPE = (15, 32, 33)  # odd and even: the wavelet transform pads odd edges

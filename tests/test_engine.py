@@ -1,6 +1,6 @@
 """The extraction engine against pyradiomics itself: every feature, many images, regions and settings.
 
-`python tests/test_engine.py` prints the largest difference of every case as the table of docs/performance.md.
+`python tests/benchmarks/extraction.py equality` prints the largest difference of every case.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -330,17 +331,13 @@ def largest(case: Case) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    rows = {case.name: largest(case) for case in CASES if case.make not in REAL or DATA.is_dir()}
-    rows["all"] = {
-        column: (sum if column == "values" else max)(row[column] for row in rows.values())
-        for column in rows[CASES[0].name]
+def largest_differences() -> list[dict[str, Any]]:
+    """A row a case: how many values, and their largest relative differences; the last row is that of all cases."""
+    cases = [case for case in CASES if case.make not in REAL or DATA.is_dir()]
+    rows = [{"case": case.name} | largest(case) for case in cases]
+    total = {
+        column: (sum if column == "values" else max)(row[column] for row in rows)
+        for column in rows[0]
+        if column != "case"
     }
-    print("| case | values | MCC | axes, elongation, flatness | all others |\n|---|---|---|---|---|")
-    for name, row in rows.items():
-        shown = (f"{row[column]:.0e}" if row[column] else "0" for column in ("MCC", "axes", "others"))
-        print(f"| {name} | {row['values']} | {' | '.join(shown)} |")
-
-
-if __name__ == "__main__":
-    main()
+    return [*rows, {"case": "all"} | total]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +13,14 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 from scipy.ndimage import gaussian_filter
 
 from hccstudy.cli import main
-from hccstudy.errors import CaseError, StudyError
 from hccstudy.engine import jit
 from hccstudy.engine.extract import extract
-from hccstudy.parameters import load_parameters
+from hccstudy.errors import CaseError, StudyError
 from hccstudy.ibsi import ibsi_tag
+from hccstudy.parameters import load_parameters
+from ibsi_phantom import LEVELS, REGION, SPACING, within
 
 CLASSES = "featureClass: {shape: , firstorder: , glcm: , glrlm: , glszm: , gldm: , ngtdm: }\n"
-
-# The digital phantom of the IBSI-1 reference manual (section "Digital phantom"), z y x, 2 mm isotropic.
-PHANTOM = [
-    [[1, 4, 4, 1, 1], [1, 4, 6, 1, 1], [4, 1, 6, 4, 1], [4, 4, 6, 4, 1]],
-    [[1, 4, 4, 1, 1], [1, 1, 6, 1, 1], [1, 1, 3, 1, 1], [4, 4, 6, 1, 1]],
-    [[1, 4, 4, 1, 1], [1, 1, 1, 1, 1], [1, 1, 9, 1, 1], [1, 1, 6, 1, 1]],
-    [[1, 4, 4, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 6, 1, 1]],
-]
-OUTSIDE = [(1, 2, 0), (2, 0, 3), (2, 0, 4), (2, 2, 2), (3, 0, 3), (3, 0, 4)]
 
 # Consensus values and tolerances for it (same manual): tag, value, tolerance.
 PUBLISHED = {
@@ -148,12 +139,10 @@ ngl_dc_entr_3D 4.4 0
 
 @pytest.fixture
 def phantom(tmp_path):
-    image = sitk.GetImageFromArray(np.array(PHANTOM, dtype=np.int16))
-    mask = np.ones((4, 4, 5), dtype=np.uint8)
-    mask[tuple(np.array(OUTSIDE).T)] = 0
-    mask = sitk.GetImageFromArray(mask)
+    image = sitk.GetImageFromArray(LEVELS.astype(np.int16))
+    mask = sitk.GetImageFromArray(REGION.astype(np.uint8))
     for item in (image, mask):
-        item.SetSpacing((2.0, 2.0, 2.0))
+        item.SetSpacing(SPACING)
     return image, mask
 
 
@@ -161,12 +150,6 @@ def write_parameters(folder: Path, setting: str, types: str = "{Original: {}}") 
     path = folder / "parameters.yaml"
     path.write_text(f"setting: {setting}\nimageType: {types}\n{CLASSES}")
     return str(path)
-
-
-def within(value: float, reference: float, tolerance: float) -> bool:
-    """IBSI's rule: within the tolerance plus half a unit of the reference's third significant digit."""
-    half = 0.5 * 10 ** (math.floor(math.log10(abs(reference))) - 2) if reference else 0
-    return abs(value - reference) <= tolerance + half
 
 
 def test_published_values_of_the_ibsi_digital_phantom(phantom, tmp_path):

@@ -118,7 +118,9 @@ def test_values_are_those_of_a_study(picture):
         "normalization": "none",
     }
     label_map = (array_of(masks["ball"]) > 0).astype(np.uint8)
-    theirs, (label_map,) = to_study_grid(image, [label_map], {"series": {"a": study}, "margin_mm": 7, "mode": "ibsi"}, "a")
+    theirs, (label_map,) = to_study_grid(
+        image, [label_map], {"series": {"a": study}, "margin_mm": 7, "mode": "ibsi"}, "a"
+    )
     chosen = settings(interpolator="sitkBSpline", roundIntensities=True)
     ours = standardize(image, {"ball": masks["ball"]}, chosen, margin_mm=7)
     for found, expected in ((ours.image, theirs), (ours.masks["ball"], label_map)):

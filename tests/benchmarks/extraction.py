@@ -3,12 +3,13 @@
     python tests/benchmarks/extraction.py                     all parts (about half an hour)
     python tests/benchmarks/extraction.py pairs --cases ct10  one part, one case
     python tests/benchmarks/extraction.py --quick             fewer rotations and repeats
+    python tests/benchmarks/extraction.py --write docs/performance.md
 
 Images are generated: CT 512 x 512 x 60 (0.75 x 0.75 x 3 mm) with a tumor of 10, 25 or 45 mm radius and MR 320 x 260 x
 72 (1 x 1 x 2 mm) with one of 25 mm, each with the ring of 10 mm around it. Recipe: original, wavelet coif1, LoG 1-5 mm,
 1 x 1 x 1 mm, bin width 25: 1,316 features a region. Every process has one thread. What is compared runs in turn in the
 same rotation, and only ratios of one rotation are reported, as medians: the speed of a shared machine changes by the
-minute. Parts: pairs, process, jobs, memory, batch, compile, pictologics.
+minute. Parts: pairs, process, jobs, memory, batch, compile, equality, pictologics.
 """
 
 # ruff: noqa: E402 - the environment is set before the libraries that read it
@@ -43,6 +44,8 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 from scipy.ndimage import gaussian_filter, zoom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from blocks import replace_block
+
 from extraction_cases import difference, tolerance
 from hccstudy.engine.extract import extract
 
@@ -426,6 +429,16 @@ def pictologics(bench: Bench) -> Table:
     return table
 
 
+def equality(bench: Bench) -> Table:
+    """Largest relative differences between the engines over the cases of tests/test_engine.py, by case."""
+    from test_engine import largest_differences
+
+    return [
+        {name: f"{value:.0e}" if isinstance(value, float) and value else value for name, value in row.items()}
+        for row in largest_differences()
+    ]
+
+
 PARTS = {
     "pairs": pairs,
     "process": process,
@@ -433,6 +446,7 @@ PARTS = {
     "memory": memory,
     "batch": batch,
     "compile": compile_kernels,
+    "equality": equality,
     "pictologics": pictologics,
 }
 
@@ -458,6 +472,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rotations, smaller batches")
     parser.add_argument("--folder", type=Path, help="keep the generated images here (default: a temporary folder)")
     parser.add_argument("--json", type=Path, help="also write the tables here")
+    parser.add_argument("--write", help="Markdown file whose blocks of these parts are replaced")
     parser.add_argument("--pictologics", metavar="PYTHON", help="interpreter (>= 3.12) that has pictologics")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)
@@ -475,8 +490,10 @@ def main() -> None:
         bench = Bench(folder, str(parameters), options.cases, turns, options.quick, options.pictologics)
         for name in options.parts or PARTS:
             tables[name] = PARTS[name](bench)
-            print(f"### {name}\n\n{PARTS[name].__doc__} Load {os.getloadavg()[0]:.1f}.\n\n{markdown(tables[name])}\n")
-            sys.stdout.flush()
+            text = f"{PARTS[name].__doc__} Load {os.getloadavg()[0]:.1f}.\n\n{markdown(tables[name])}"
+            print(f"### {name}\n\n{text}\n", flush=True)
+            if options.write:
+                replace_block(options.write, name, text)
     if options.json:
         options.json.write_text(json.dumps(tables, indent=1))
 

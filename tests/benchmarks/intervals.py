@@ -10,12 +10,11 @@ count pairs: the mean of 40 samples of 10,000), with the same censoring.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from blocks import replace_block
 from scipy.special import expit
 from tqdm import tqdm
 
@@ -30,7 +29,6 @@ HORIZON, THRESHOLD, RESAMPLES = 24.0, 0.3, 500
 POPULATION, SAMPLES, SAMPLE = 400_000, 40, 10_000
 LIMITS = Limits(np.array([THRESHOLD]), 5, 2)
 PUBLISHED = "oe by 1/sqrt(events)"
-MARKERS = ("<!-- coverage: tests/benchmarks/intervals.py -->", "<!-- end of coverage -->")
 
 
 def binary(n: int, rng: np.random.Generator) -> Scored:
@@ -168,12 +166,7 @@ def main() -> None:
     text = f"{said}\n\n{markdown(table)}"
     print(text)
     if options.write:
-        path, (start, end) = Path(options.write), MARKERS
-        block = f"{start}\n{text}\n{end}"
-        content = path.read_text(encoding="utf-8")
-        path.write_text(
-            re.sub(re.escape(start) + ".*?" + re.escape(end), lambda _: block, content, flags=re.S), encoding="utf-8"
-        )
+        replace_block(options.write, "coverage", text)
 
 
 if __name__ == "__main__":

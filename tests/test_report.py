@@ -406,6 +406,14 @@ def test_methods_say_what_the_config_says():
         assert phrase in text
 
 
+def test_methods_say_who_resampled_and_who_measured():
+    text = said(made.SETTINGS)
+    assert "prescribes" in text and "extracted with hccstudy" in text
+    text = said(made.SETTINGS | {"features": {"mode": "parity", "engine": "pyradiomics"}})
+    assert "PyRadiomics' own conventions" in text and "extracted with PyRadiomics" in text
+    assert "prescribes" not in text and "2 x 2 x 2 mm" not in text
+
+
 def test_methods_claim_nothing_that_the_config_does_not_say():
     settings = copy.deepcopy(made.SETTINGS)
     assert "ComBat" in said(settings) and "normalized" not in said(settings) and "N4" not in said(settings)

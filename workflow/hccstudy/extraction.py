@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import pandas as pd
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from hccstudy.engine.extract import extract, left_to_pyradiomics
+from hccstudy.engine.extract import Clock, extract, left_to_pyradiomics
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.parameters import load_parameters, widest_filter_mm
 from hccstudy.standardize import check_standardization, standardize
@@ -74,12 +74,13 @@ def extract_table(
         groups.setdefault(row["image"], []).append(place)
     way = Way(settings, mode, engine, names)
     results: list[Values | CaseError | None] = [None] * len(rows)
-    clock: Counter[str] = Counter()
+    clock: Clock = defaultdict(float)
     with tqdm(total=len(rows), unit="region", file=sys.stderr) as progress:
-        for places, found, spent in _run(rows, list(groups.values()), way, jobs):
-            for place, values in zip(places, found, strict=True):
+        for places, measured, spent in _run(rows, list(groups.values()), way, jobs):
+            for place, values in zip(places, measured, strict=True):
                 results[place] = values
-            clock.update(spent)
+            for what, seconds in spent.items():
+                clock[what] += seconds
             progress.update(len(places))
     _write(frame, results, out)
     errors = [
@@ -108,12 +109,12 @@ def _check_mode(settings: str, mode: str) -> None:
         raise StudyError(f"{settings}: {error}") from error
 
 
-Done = tuple[list[Values | CaseError], "Counter[str]"]
+Done = tuple[list[Values | CaseError], Clock]
 
 
 def _run(
     rows: Sequence[Row], groups: Sequence[list[int]], way: Way, jobs: int
-) -> Iterator[tuple[list[int], list[Values | CaseError], Counter[str]]]:
+) -> Iterator[tuple[list[int], list[Values | CaseError], Clock]]:
     if jobs == 1:
         for places in groups:
             yield places, *_extract_image([rows[place] for place in places], way)
@@ -127,7 +128,7 @@ def _run(
 def _extract_image(rows: list[Row], way: Way) -> Done:
     """Features (or what went wrong) of all rows of one image, and the seconds spent."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    clock: Counter[str] = Counter()
+    clock: Clock = defaultdict(float)
     try:
         image = sitk.ReadImage(rows[0]["image"])
     except RuntimeError as error:
@@ -149,7 +150,7 @@ def _extract_image(rows: list[Row], way: Way) -> Done:
 
 
 def _measure(
-    image: sitk.Image, masks: dict[str, sitk.Image], labels: dict[str, int], way: Way, clock: Counter[str]
+    image: sitk.Image, masks: dict[str, sitk.Image], labels: dict[str, int], way: Way, clock: Clock
 ) -> dict[str, Values | CaseError]:
     if way.mode == "parity":
         return extract(image, masks, way.settings, labels=labels, names=way.names, engine=way.engine, clock=clock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 import SimpleITK as sitk
 
 from hccstudy.batches import process_batch
-from hccstudy.engine.extract import extract, left_to_pyradiomics
+from hccstudy.engine.extract import Clock, extract, left_to_pyradiomics
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.fingerprint import fingerprint
 from hccstudy.ledger import write_ledger
@@ -30,7 +30,7 @@ def measure(
     intensity_masks: dict[str, sitk.Image],
     series: str,
     settings: dict[str, Any],
-    clock: Counter[str] | None = None,
+    clock: Clock | None = None,
 ) -> dict[str, dict[str, float] | CaseError]:
     """`extract` with the settings of the stage (see `extract_batch`)."""
     return extract(
@@ -53,7 +53,7 @@ def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: s
     """
     regions = read_table(cases, [*KEYS, *FILES]).fillna({"reader": ""})
     parameters = settings["parameters"]
-    clock: Counter[str] = Counter()
+    clock: Clock = defaultdict(float)
 
     def work(case: dict[str, Any], scratch: Path) -> list[dict[str, Any]]:
         rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ LOG_TYPES = ("int8", "uint8", "int16", "uint16", "float32")  # float32 holds the
 
 Array = NDArray[Any]
 Values = dict[str, float]
+Clock = defaultdict[str, float]  # seconds spent, by what
 Settings = dict[str, Any]
 Box = tuple[slice, ...]
 
@@ -47,7 +48,7 @@ def extract(
     names: str = "ibsi",
     engine: str = "fast",
     intensity_range: Sequence[float] | None = None,
-    clock: Counter[str] | None = None,
+    clock: Clock | None = None,
 ) -> dict[str, Values | CaseError]:
     """Features of every region of one image.
 
@@ -58,10 +59,10 @@ def extract(
     settings that would do it again are not heeded.
 
     Returns region -> {feature: value}, or the CaseError that says why a region is refused. Values are those of
-    `RadiomicsFeatureExtractor.execute` (docs/performance.md says how close), under IBSI names those of `hccstudy.ibsi`,
-    and with IBSI names also the features of `hccstudy.engine.ibsi_extra`, of which the intensity-volume histogram looks at
-    `intensity_range` (re-segmentation of standardized images; default: the parameter file's). `clock` is told the seconds spent: "all", and
-    by image type what was left to pyradiomics.
+    `RadiomicsFeatureExtractor.execute` (docs/performance.md says how close), under IBSI names those of `hccstudy.ibsi`
+    with the features of `hccstudy.engine.ibsi_extra`, of which the intensity-volume histogram looks at `intensity_range`
+    (of re-segmentation; default: the parameter file's). `clock` is told the seconds spent: "all", and by image type what
+    was left to pyradiomics.
     """
     if names not in NAMES:
         raise StudyError(f"names is {names!r}; expected one of {', '.join(NAMES)}")
@@ -71,7 +72,7 @@ def extract(
     if engine == "pyradiomics":
         _check_reference(extractor, parameters)
     started = time.perf_counter()
-    clock = Counter() if clock is None else clock
+    clock = defaultdict(float) if clock is None else clock
     settings = dict(extractor.settings)
     if intensity_masks is not None:
         settings |= dict.fromkeys(STANDARDIZATION)
@@ -153,10 +154,10 @@ def _prepare(
         normalized = imageoperations.normalizeImage(image, **settings) if settings.get("normalize") else image
         volumes |= prepare(normalized, arrays, settings)
     cases = {}
-    for region, (volume, mask) in volumes.items():
+    for region, (volume, on_grid) in volumes.items():
         try:
             inside = None if intensity_masks is None else _voxels(intensity_masks[region], 1)
-            cases[region] = _case(volume, mask, inside, settings)
+            cases[region] = _case(volume, on_grid, inside, settings)
         except ValueError as error:
             errors[region] = CaseError("features not computable", str(error))
     return cases, errors
@@ -237,7 +238,7 @@ def _measure(
     cases: Mapping[str, _Case],
     settings: Settings,
     found: dict[str, Values | CaseError],
-    clock: Counter[str],
+    clock: Clock,
 ) -> None:
     """Measure all cases, filtering each volume once for all of its regions."""
     enabled = extractor.enabledFeatures
@@ -265,6 +266,8 @@ def _measure(
         union = tuple(slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*boxes, strict=True))
         for kind, custom in extractor.enabledImagetypes.items():
             arguments = settings | custom
+            if kind != "Original":  # the bound of re-segmentation says nothing about filtered intensities
+                arguments.pop("binOrigin", None)
             if kind == "LBP3D":  # looks at the region alone
                 for region in regions:
                     case = cases[region]
@@ -283,7 +286,7 @@ def _within(box: Box, union: Box) -> Box:
 
 
 def _filtered(
-    kind: str, volume: Volume, box: Box, settings: Settings, clock: Counter[str]
+    kind: str, volume: Volume, box: Box, settings: Settings, clock: Clock
 ) -> Iterator[tuple[str, Array]]:
     """The part `box` of the images of one type: (title, values)."""
     image = volume.values
@@ -305,7 +308,7 @@ def _filtered(
         yield from ((title, sitk.GetArrayFromImage(part)[box]) for part, title, _ in derived)
 
 
-def left_to_pyradiomics(clock: Counter[str]) -> str:
+def left_to_pyradiomics(clock: Clock) -> str:
     """A line on the image types that pyradiomics filtered, and their share of the time; "" where there were none."""
     shares = [f"{kind} {seconds / clock['all']:.1%}" for kind, seconds in clock.items() if kind != "all"]
     return f"filtered by pyradiomics: {', '.join(shares)} of {clock['all']:.1f} s" if shares else ""
@@ -352,7 +355,9 @@ def _reference(
             box, _ = imageoperations.checkMask(image, intensity_mask, **settings)
             for kind, custom in extractor.enabledImagetypes.items():
                 arguments = settings | custom
-                for derived, title, _ in getattr(imageoperations, f"get{kind}Image")(image, intensity_mask, **arguments):
+                for derived, title, _ in getattr(imageoperations, f"get{kind}Image")(
+                    image, intensity_mask, **arguments
+                ):
                     cut = imageoperations.cropToTumorMask(derived, intensity_mask, box)
                     found.update(extractor.computeFeatures(*cut, title, **arguments))
     except (ValueError, RuntimeError, IndexError) as error:
@@ -368,7 +373,9 @@ def _check_intensities(image: sitk.Image, settings: Settings) -> None:
     if values.dtype.kind in "iu" and settings.get("binCount") is None:
         highest = int(values.max()) + 2 * math.ceil(settings.get("binWidth", 25))
         if highest > np.iinfo(values.dtype).max:
-            raise ValueError(f"intensities of {values.dtype} up to {values.max()} overflow in pyradiomics; use engine fast")
+            raise ValueError(
+                f"intensities of {values.dtype} up to {values.max()} overflow in pyradiomics; use engine fast"
+            )
 
 
 # --- names --------------------------------------------------------------------------------------------------
@@ -384,7 +391,9 @@ def _under_ibsi_names(
     force_2d = bool(settings.get("force2D", False))
     voxels = int(np.count_nonzero(case.shape.mask))
     renamed = ibsi_values(values, voxels=voxels, force_2d=force_2d)
-    classes = {name for name in EXTRA_CLASSES if name in extractor.enabledFeatures and not extractor.enabledFeatures[name]}
+    classes = {
+        name for name in EXTRA_CLASSES if name in extractor.enabledFeatures and not extractor.enabledFeatures[name]
+    }
     if "Original" not in extractor.enabledImagetypes or not classes:
         return renamed
     volume = case.volume

@@ -39,7 +39,7 @@ def _cache_folder() -> Path | None:
 
 FOLDER = _cache_folder()
 if FOLDER is not None:
-    numba.config.CACHE_DIR = str(FOLDER)
+    numba.config.CACHE_DIR = str(FOLDER)  # type: ignore[attr-defined]
 
 
 def kernel(*signatures: str) -> Callable[[Function], Function]:

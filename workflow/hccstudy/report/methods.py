@@ -122,9 +122,10 @@ def _source(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> tuple
 
 def _imaging(settings: Mapping[str, Any]) -> str:
     sentences = []
+    parity = settings["features"]["mode"] == "parity"
     for name, definition in settings["series"].items():
         text = f"{name.replace('_', ' ')} {definition['modality']}"
-        if definition.get("spacing"):
+        if definition.get("spacing") and not parity:
             text += f" resampled to {' x '.join(f'{value:g}' for value in definition['spacing'])} mm"
         if definition.get("window"):
             low, high = definition["window"]
@@ -140,11 +141,18 @@ def _imaging(settings: Mapping[str, Any]) -> str:
         spans = _listed(f"{inner:g} to {outer:g} mm" for inner, outer in rings.values())
         count = _plural(len(rings), "peritumoral ring")
         around = f" and {count} ({spans} from its border, clipped to the liver where known)"
+    grid = "Images and masks were resampled by PyRadiomics' own conventions as its parameter files say."
+    if not parity:
+        grid = (
+            "The image grid was aligned by its center as the Image Biomarker Standardisation Initiative (IBSI) "
+            "prescribes."
+        )
+    software = "PyRadiomics"
+    if settings["features"]["engine"] == "fast":
+        software = "hccstudy, whose values are held against those of PyRadiomics 3.0.1"
     return (
-        f"Image series: {'; '.join(sentences)}. The image grid was aligned by its center as the Image "
-        "Biomarker Standardisation Initiative (IBSI) prescribes. Regions of interest were the "
-        f"tumor{around}. Features were extracted with PyRadiomics; the parameter files are part of the "
-        "study's configuration."
+        f"Image series: {'; '.join(sentences)}. {grid} Regions of interest were the tumor{around}. Features were "
+        f"extracted with {software}; the parameter files are part of the study's configuration."
     )
 
 

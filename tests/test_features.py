@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from hccstudy.cli import main
 from hccstudy.engine import jit
-from hccstudy.engine.extract import extract
+from hccstudy.engine.extract import extract, left_to_pyradiomics
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.ibsi import ibsi_tag
 from hccstudy.parameters import load_parameters
@@ -358,7 +359,7 @@ def test_what_is_left_to_pyradiomics_is_said_with_its_share_of_the_time(picture,
         parameters = write_parameters(tmp_path, "{binWidth: 25}", types)
         load_parameters.cache_clear()
         assert main(["features", "t.csv", "--settings", parameters, "--out", "o.csv"]) == 0
-        assert ("filtered by pyradiomics: Gradient" in capsys.readouterr().err) == said
+        assert ("left to pyradiomics: Gradient" in capsys.readouterr().err) == said
 
 
 def test_where_no_cache_can_be_written_every_process_compiles_for_itself(monkeypatch):
@@ -374,3 +375,20 @@ def test_where_no_cache_can_be_written_every_process_compiles_for_itself(monkeyp
         return 2 * x
 
     assert twice(21) == 42
+
+
+def test_an_image_of_two_dimensions_is_left_to_pyradiomics(tmp_path):
+    rng = np.random.default_rng(2)
+    image = sitk.GetImageFromArray(gaussian_filter(rng.normal(0, 400, (40, 50)), 1).astype(np.float32))
+    mask = np.zeros((40, 50), np.uint8)
+    mask[8:30, 10:40] = 1
+    mask = sitk.GetImageFromArray(mask)
+    parameters = write_parameters(tmp_path, "{binWidth: 25}", "{Original: {}, Wavelet: {}}")
+    clock = defaultdict(float)
+    found = extract(image, {"roi": mask}, parameters, names="pyradiomics", clock=clock)["roi"]
+    expected = RadiomicsFeatureExtractor(parameters, additionalInfo=False).execute(image, mask)
+    assert found == pytest.approx({name: float(value) for name, value in expected.items()})
+    assert "images of two dimensions" in left_to_pyradiomics(clock)
+    assert extract(image, {"roi": mask}, parameters)["roi"]["original_cm_contrast_2_5D_avg"] > 0
+    colored = sitk.Compose(image, image)
+    assert "2 values a voxel" in str(extract(colored, {"roi": mask}, parameters)["roi"])

@@ -78,14 +78,24 @@ def extract(
         settings |= dict.fromkeys(STANDARDIZATION)
     label_of = {region: (labels or {}).get(region, settings.get("label", 1)) for region in masks}
     with _tolerance(settings.get("geometryTolerance")):
-        cases, found = _prepare(extractor, image, masks, label_of, intensity_masks, settings)
+        cases: dict[str, _Case] = {}
+        found = _refused(image, masks)
+        if not found and image.GetDimension() == 3:
+            cases, found = _prepare(extractor, image, masks, label_of, intensity_masks, settings)
         if engine == "fast":
             _measure(extractor, cases, settings, found, clock)
-        else:
-            for region in cases:
-                inside = (intensity_masks or {}).get(region)
+        for region in masks:
+            if region not in found:  # the reference, and images of two dimensions
+                began, inside = time.perf_counter(), (intensity_masks or {}).get(region)
                 found[region] = _reference(extractor, image, masks[region], label_of[region], inside, settings)
-    if names == "ibsi":
+                if engine == "fast":
+                    clock["images of two dimensions"] += time.perf_counter() - began
+    if names == "ibsi" and image.GetDimension() == 2:
+        found = {
+            region: values if isinstance(values, CaseError) else ibsi_values(values, voxels=1, force_2d=True)
+            for region, values in found.items()
+        }
+    elif names == "ibsi":
         absolute = extractor.settings.get("resegmentMode", "absolute") == "absolute"
         limits = intensity_range or (extractor.settings.get("resegmentRange") if absolute else None)
         for region, case in cases.items():
@@ -97,6 +107,15 @@ def extract(
             found[region] = _explained(error, region, masks[region], label_of[region])
     clock["all"] += time.perf_counter() - started
     return {region: found[region] for region in masks}
+
+
+def _refused(image: sitk.Image, masks: Mapping[str, sitk.Image]) -> dict[str, Values | CaseError]:
+    """All regions of an image that neither engine can measure."""
+    dimensions, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
+    if dimensions in (2, 3) and components == 1:
+        return {}
+    found = f"{dimensions} dimensions and {components} values a voxel; expected 2 or 3 and one"
+    return {region: CaseError("image not measurable", found) for region in masks}
 
 
 @contextmanager
@@ -285,9 +304,7 @@ def _within(box: Box, union: Box) -> Box:
     return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, union, strict=True))
 
 
-def _filtered(
-    kind: str, volume: Volume, box: Box, settings: Settings, clock: Clock
-) -> Iterator[tuple[str, Array]]:
+def _filtered(kind: str, volume: Volume, box: Box, settings: Settings, clock: Clock) -> Iterator[tuple[str, Array]]:
     """The part `box` of the images of one type: (title, values)."""
     image = volume.values
     if kind == "Original":
@@ -311,7 +328,7 @@ def _filtered(
 def left_to_pyradiomics(clock: Clock) -> str:
     """A line on the image types that pyradiomics filtered, and their share of the time; "" where there were none."""
     shares = [f"{kind} {seconds / clock['all']:.1%}" for kind, seconds in clock.items() if kind != "all"]
-    return f"filtered by pyradiomics: {', '.join(shares)} of {clock['all']:.1f} s" if shares else ""
+    return f"left to pyradiomics: {', '.join(shares)} of {clock['all']:.1f} s" if shares else ""
 
 
 def _flat_shape(extractor: RadiomicsFeatureExtractor, case: _Case, settings: Settings) -> Values:

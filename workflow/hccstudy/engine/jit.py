@@ -25,13 +25,15 @@ Function = Callable[..., Any]
 def _cache_folder() -> Path | None:
     processor = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
     name = f"kernels-{hashlib.sha256(processor.encode()).hexdigest()[:12]}"
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hccstudy"
-    for place in [*([Path(given)] if given else []), Path(__file__).parent / "__pycache__", user]:
+    given, caches, home = (os.environ.get(key) for key in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME"))
+    beside = str(Path(__file__).parent / "__pycache__")
+    user = f"{caches}/hccstudy" if caches else f"{home}/.cache/hccstudy" if home else None
+    for place in filter(None, (given, beside, user)):
+        folder = Path(place, name)
         try:
-            (place / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place / name):
-                return place / name
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
         except OSError:
             continue
     return None

@@ -339,6 +339,7 @@ def test_bins_start_where_ibsi_lets_them_start(tmp_path):
         (-1000, [1, 1, 2, 41, 56, 57]),
         (None, [1, 1, 2, 41, 56, 57]),
         (-2000, [41, 41, 42, 81, 96, 97]),
+        (-1010, [1, 2, 2, 41, 57, 57]),
     ):
         path = Path(write_parameters(tmp_path, "{binWidth: 25}"))
         path = path.rename(tmp_path / f"{origin}.yaml")
@@ -392,3 +393,42 @@ def test_an_image_of_two_dimensions_is_left_to_pyradiomics(tmp_path):
     assert extract(image, {"roi": mask}, parameters)["roi"]["original_cm_contrast_2_5D_avg"] > 0
     colored = sitk.Compose(image, image)
     assert "2 values a voxel" in str(extract(colored, {"roi": mask}, parameters)["roi"])
+
+
+def test_slices_of_force2d_may_lie_along_any_axis(picture, tmp_path):
+    """The same region, turned so that its slices lie along y or x, has the same features."""
+    image, tumor, _ = (sitk.GetImageFromArray(sitk.GetArrayFromImage(item)) for item in picture)
+    found = []
+    for dimension in range(3):
+        turned = []
+        for item in (image, tumor):
+            array = np.moveaxis(sitk.GetArrayFromImage(item), 0, dimension)
+            turned.append(sitk.GetImageFromArray(np.ascontiguousarray(array)))
+        setting = f"{{binWidth: 25, force2D: true, force2Ddimension: {dimension}}}"
+        found.append(extract(turned[0], {"tumor": turned[1]}, write_parameters(tmp_path, setting))["tumor"])
+        load_parameters.cache_clear()
+    zones = [name for name in found[0] if "_dzm_" in name or "_szm_" in name]
+    assert len(zones) == 32
+    for other in found[1:]:
+        assert [other[name] for name in zones] == pytest.approx([found[0][name] for name in zones])
+
+
+def test_an_intensity_mask_lies_within_its_region(picture, tmp_path):
+    image, tumor, border = picture
+    parameters = write_parameters(tmp_path, "{binWidth: 25}")
+    for inside in ({"tumor": sitk.Cast(border > 0, sitk.sitkUInt8)}, {}):
+        found = extract(image, {"tumor": tumor}, parameters, intensity_masks=inside)["tumor"]
+        assert isinstance(found, CaseError) and "intensity mask" in found.detail
+
+
+def test_intensities_that_no_bins_can_hold_are_refused(tmp_path):
+    mask = sitk.GetImageFromArray(np.ones((3, 4, 5), np.uint8))
+    noise = np.random.default_rng(1).normal(size=(3, 4, 5))
+    for values, width, message in (
+        (noise, 1e-7, "too many gray levels"),
+        (noise * 0 + 1e300, 25, "too large for the bins"),
+    ):
+        parameters = write_parameters(tmp_path, f"{{binWidth: {width:.10f}}}")
+        load_parameters.cache_clear()
+        found = extract(sitk.GetImageFromArray(values), {"all": mask}, parameters)["all"]
+        assert isinstance(found, CaseError) and message in found.reason

@@ -28,22 +28,27 @@ def bin_edges(low: Any, high: Any, settings: dict[str, Any]) -> Array:
     """
     if isinstance(low, np.integer):
         low, high = np.int64(low), np.int64(high)
-    origin = settings.get("binOrigin")
-    if origin is None or settings.get("binCount") is not None:
-        return np.asarray(getBinEdges(np.array([low, high]), **settings), dtype=float)
-    if low < origin:
-        raise CaseError(
-            "intensity below the first bin", f"found {low:g}; expected {origin:g} (binOrigin) or more in the region"
-        )
-    width = settings.get("binWidth", 25)
-    return np.asarray(origin + width * np.arange(int((high - origin) // width) + 2), dtype=float)
+    origin, width, count = (settings.get(key) for key in ("binOrigin", "binWidth", "binCount"))
+    width = 25 if width is None else width
+    bins = count if count is not None else (float(high) - float(low if origin is None else origin)) / width + 1
+    if bins >= MOST_LEVELS:
+        found = f"found {bins:.0f}; expected fewer than {MOST_LEVELS}: make binWidth larger"
+        raise CaseError("too many gray levels", found)
+    if origin is None or count is not None:
+        edges = np.asarray(getBinEdges(np.array([low, high]), **settings), dtype=float)
+    elif low < origin:
+        found = f"found {low:g}; expected {origin:g} (binOrigin) or more in the region"
+        raise CaseError("intensity below the first bin", found)
+    else:
+        edges = np.asarray(origin + width * np.arange(int(bins) + 1), dtype=float)
+    if len(edges) < 2 or not (np.diff(edges) > 0).all():
+        found = f"found {low:g} to {high:g}; expected intensities that bins of {width:g} can tell apart"
+        raise CaseError("intensities too large for the bins", found)
+    return edges
 
 
 def discretize(values: Array, edges: Array) -> Array:
     """Gray levels 1 ... n (uint16) of intensities (n,): the number of edges that are not above (numpy.digitize)."""
-    if len(edges) > MOST_LEVELS:
-        found = f"found {len(edges) - 1}; expected at most {MOST_LEVELS - 1}: make binWidth larger"
-        raise CaseError("too many gray levels", found)
     levels = np.empty(values.shape, np.uint16)
     _digitize(values, edges, levels)
     return levels
@@ -55,7 +60,7 @@ def _digitize(values: Array, edges: Array, levels: Array) -> None:
     scale = last / (edges[last] - edges[0])
     for place in range(values.size):
         value = values[place]
-        bin_ = min(max(np.int64((value - edges[0]) * scale), 0), last)  # a guess, which the edges correct
+        bin_: Any = min(max(np.int64((value - edges[0]) * scale), 0), last)  # a guess, which the edges correct
         while bin_ > 0 and value < edges[bin_]:
             bin_ -= 1
         while bin_ < last and value >= edges[bin_ + 1]:

@@ -69,7 +69,7 @@ def extract(
     if engine not in ENGINES:
         raise StudyError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     extractor = load_parameters(parameters)
-    if engine == "pyradiomics":
+    if engine == "pyradiomics" or image.GetDimension() == 2:
         _check_reference(extractor, parameters)
     started = time.perf_counter()
     clock = defaultdict(float) if clock is None else clock
@@ -98,12 +98,13 @@ def extract(
     elif names == "ibsi":
         absolute = extractor.settings.get("resegmentMode", "absolute") == "absolute"
         limits = intensity_range or (extractor.settings.get("resegmentRange") if absolute else None)
+        limits = limits if limits and len(limits) == 2 else None
         for region, case in cases.items():
             values = found[region]
             if not isinstance(values, CaseError):
                 found[region] = _under_ibsi_names(extractor, case, values, settings, limits)
     for region, error in found.items():
-        if isinstance(error, CaseError):
+        if isinstance(error, CaseError) and error.reason == "features not computable":
             found[region] = _explained(error, region, masks[region], label_of[region])
     clock["all"] += time.perf_counter() - started
     return {region: found[region] for region in masks}
@@ -112,9 +113,10 @@ def extract(
 def _refused(image: sitk.Image, masks: Mapping[str, sitk.Image]) -> dict[str, Values | CaseError]:
     """All regions of an image that neither engine can measure."""
     dimensions, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
-    if dimensions in (2, 3) and components == 1:
+    kind = image.GetPixelIDTypeAsString()
+    if dimensions in (2, 3) and components == 1 and "complex" not in kind:
         return {}
-    found = f"{dimensions} dimensions and {components} values a voxel; expected 2 or 3 and one"
+    found = f"{dimensions} dimensions, {components} values a voxel ({kind}); expected 2 or 3 and one real number"
     return {region: CaseError("image not measurable", found) for region in masks}
 
 
@@ -171,15 +173,29 @@ def _prepare(
             errors[region] = CaseError("features not computable", str(error))
     if arrays:
         normalized = imageoperations.normalizeImage(image, **settings) if settings.get("normalize") else image
-        volumes |= prepare(normalized, arrays, settings)
+        try:
+            volumes |= prepare(normalized, arrays, settings)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            errors |= dict.fromkeys(arrays, CaseError("image cannot be resampled", reason))
     cases = {}
     for region, (volume, on_grid) in volumes.items():
         try:
-            inside = None if intensity_masks is None else _voxels(intensity_masks[region], 1)
+            inside = None if intensity_masks is None else _inside(intensity_masks, region, on_grid)
             cases[region] = _case(volume, on_grid, inside, settings)
         except ValueError as error:
             errors[region] = CaseError("features not computable", str(error))
     return cases, errors
+
+
+def _inside(intensity_masks: Mapping[str, sitk.Image], region: str, morphological: Array) -> Array:
+    """The intensity mask of a region, which lies within its morphological mask."""
+    if region not in intensity_masks:
+        raise ValueError(f"no intensity mask; expected one of {region}")
+    inside = _voxels(intensity_masks[region], 1)
+    if inside.shape != morphological.shape or (inside & ~morphological).any():
+        raise ValueError("the intensity mask leaves the morphological mask; expected it inside")
+    return inside
 
 
 def _same_grid(image: sitk.Image, mask: sitk.Image, settings: Settings) -> bool:
@@ -391,7 +407,7 @@ def _check_intensities(image: sitk.Image, settings: Settings) -> None:
         highest = int(values.max()) + 2 * math.ceil(settings.get("binWidth", 25))
         if highest > np.iinfo(values.dtype).max:
             raise ValueError(
-                f"intensities of {values.dtype} up to {values.max()} overflow in pyradiomics; use engine fast"
+                f"intensities of {values.dtype} up to {values.max()} overflow in pyradiomics; expected a wider type"
             )
 
 
@@ -418,18 +434,21 @@ def _under_ibsi_names(
     try:
         levels = np.zeros(volume.values.shape, np.uint16)
         levels[case.intensity] = case.region.levels(volume.values[case.intensity], arguments)
+        # slices of force2D come first
+        axes = np.roll([0, 1, 2], -settings.get("force2Ddimension", 0)) if force_2d else [0, 1, 2]
+        arrays = (volume.values, case.morphological, case.intensity, levels)
         extra = extra_features(
-            volume.values,
-            case.morphological,
-            case.intensity,
-            levels,
-            volume.spacing,
+            *(array.transpose(axes) for array in arrays),
+            [volume.spacing[axis] for axis in axes],
             classes=classes,
             force_2d=force_2d,
+            whole=volume.values.dtype.kind in "iu",
             intensity_range=intensity_range,
         )
     except CaseError as error:
         return error
+    except RuntimeError as error:  # of the convex hull
+        return CaseError("features not computable", str(error))
     return renamed | {f"original_{tag}": value for tag, value in extra.items()}
 
 

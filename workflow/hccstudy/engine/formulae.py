@@ -40,15 +40,16 @@ def glcm(counts: Array, gray: Array, *, symmetrical: bool, weights: Array | None
 
     `symmetrical` adds the opposite directions; `weights` (d,) merges all directions into one weighted matrix.
     """
-    p = counts.astype(float)
-    if symmetrical:
-        p += p.transpose(0, 2, 1)
     if weights is not None:
-        p = np.sum(p * weights[:, None, None], axis=0, keepdims=True)
-    totals = p.sum((1, 2))
-    p = p[totals > 0] / totals[totals > 0, None, None]
+        counts = np.tensordot(weights, counts, axes=1)[None]
+    counts = counts[counts.any((1, 2))]
     step = max(1, LARGEST // gray.size**2)
-    parts = [_glcm_by_direction(p[start : start + step], gray) for start in range(0, max(len(p), 1), step)]
+    parts = []
+    for start in range(0, max(len(counts), 1), step):
+        p = counts[start : start + step].astype(float)
+        if symmetrical:
+            p += p.transpose(0, 2, 1)
+        parts.append(_glcm_by_direction(p / p.sum((1, 2), keepdims=True), gray))
     return _means({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 

@@ -36,6 +36,7 @@ def extra_features(
     *,
     classes: set[str],
     force_2d: bool = False,
+    whole: bool = False,
     intensity_range: Sequence[float] | None = None,
 ) -> Values:
     """IBSI features that pyradiomics lacks, by IBSI tag; nan where a feature is undefined for the region.
@@ -44,6 +45,7 @@ def extra_features(
     the region as far as they exist, since local intensity peaks look 6.2 mm beyond it. `levels` are the discretized gray
     levels, 1 or more in the intensity mask and 0 outside. `classes` are the pyradiomics classes whose complement is
     wanted: "shape" (morph_), "firstorder" (stat_, loc_, ih_, ivh_), "glszm" (dzm_, per slice and merged with `force_2d`).
+    `whole`: intensities are whole numbers by their nature, as HU are, which ivh_ then uses as they are.
     `intensity_range` is that of re-segmentation (low, high), where there was one: IBSI takes fractions of it in ivh_.
     CaseError where the intensity mask is empty or leaves the morphological one, or where an intensity is not finite.
     """
@@ -65,7 +67,7 @@ def extra_features(
         values |= {f"stat_{name}": value for name, value in _spread(near[inside]).items()}
         values |= _local_peaks(image[wide].astype(float), intensity[wide], sides)
         values |= _histogram(levels[intensity])
-        values |= _volume_histogram(near[inside], intensity_range)
+        values |= _volume_histogram(near[inside], whole, intensity_range)
     if "glszm" in classes:
         values |= _distance_zones(levels[box], region, inside, force_2d)
     return values
@@ -263,7 +265,7 @@ def _histogram(levels: Array) -> Values:
         "iqr": three_quarters - quarter,  # WR0O
         "range": x.max() - x.min(),  # 5Z3W
         "mad": np.abs(deviation).mean(),  # D2ZX mean absolute deviation
-        "rmad": np.abs(central - central.mean()).mean(),  # WRZB robust mean absolute deviation
+        "rmad": np.abs(central - central.mean()).mean() if central.size else math.nan,  # WRZB robust m. a. deviation
         **_spread(x),
         "max_grad": gradient.max(),  # 12CE
         "max_grad_g": gradient.argmax() + 1 if len(counts) > 1 else math.nan,  # 8E6O its level
@@ -273,16 +275,15 @@ def _histogram(levels: Array) -> Values:
     return {f"ih_{name}": float(value) for name, value in values.items()}
 
 
-def _volume_histogram(x: Array, intensity_range: Sequence[float] | None) -> Values:
+def _volume_histogram(x: Array, whole: bool, intensity_range: Sequence[float] | None) -> Values:
     """ivh_: intensity fractions against volume fractions.
 
     Whole intensities are used as they are, in steps of 1, and fractions are of the re-segmentation range or else of the
-    region's own. Where any is not whole, all are discretized into 1000 bins between the region's extremes and the
-    intensities i10, i90 are numbers of bins, as IBSI recommends for arbitrary units.
+    region's own. Others are discretized into 1000 bins between the region's extremes and the intensities i10, i90 are
+    numbers of bins, as IBSI recommends for arbitrary units: in one study always the one or always the other.
     """
     names = ("v10", "v90", "i10", "i90", "diff_v10_v90", "diff_i10_i90")
     lowest, highest = x.min(), x.max()
-    whole = (x == np.floor(x)).all()
     if whole and intensity_range is not None:
         lowest, highest = intensity_range
     if lowest == highest:

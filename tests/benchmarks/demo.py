@@ -18,7 +18,7 @@ from blocks import replace_block
 PARTS = {
     "simulation": ("simulate",),
     "images to regions": ("import_images", "preprocess_images", "make_regions"),
-    "extraction (with repeats)": ("extract_features", "measure_stability"),
+    "extraction (with repeats)": ("extract_features", "measure_repeats"),
     "modeling": ("train_model", "predict_external", "internal_validation", "validate_model", "compare_models"),
     "figures and report": ("draw_study", "draw_os", "draw_mvi", "draw_mrecist", "write_report"),
 }

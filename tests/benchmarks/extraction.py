@@ -9,7 +9,7 @@ Images are generated: CT 512 x 512 x 60 (0.75 x 0.75 x 3 mm) with a tumor of 10,
 72 (1 x 1 x 2 mm) with one of 25 mm, each with the ring of 10 mm around it. Recipe: original, wavelet coif1, LoG 1-5 mm,
 1 x 1 x 1 mm, bin width 25: 1,316 features a region. Every process has one thread. What is compared runs in turn in the
 same rotation, and only ratios of one rotation are reported, as medians: the speed of a shared machine changes by the
-minute. Parts: pairs, process, jobs, memory, batch, compile, equality, pictologics.
+minute. Parts: pairs, stages, process, jobs, memory, batch, compile, equality, pictologics.
 """
 
 # ruff: noqa: E402 - the environment is set before the libraries that read it
@@ -22,10 +22,12 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER
 os.environ.update(dict.fromkeys((*THREADS, "PICTOLOGICS_NUM_THREADS"), "1"))
 
 import argparse
+import cProfile
 import csv
 import json
 import logging
 import math
+import pstats
 import resource
 import subprocess
 import sys
@@ -250,6 +252,48 @@ def pairs(bench: Bench) -> Table:
     return [*table, {"case": "geometric mean"} | {name: v ** (1 / len(table)) for name, v in geometric.items()}]
 
 
+STAGES = {
+    "reading": ("ReadImage",),
+    "resampling": ("prepare",),
+    "LoG": ("laplacian_of_gaussian",),
+    "wavelets": ("wavelets",),
+    "discretization": ("levels",),
+    "first order": ("first_order",),
+    "GLCM": ("count_pairs",),
+    "GLDM, NGTDM": ("compare_neighbors",),
+    "GLRLM": ("count_runs",),
+    "GLSZM": ("measure_zones",),
+    "texture formulae": ("formulae.py:glcm", "sizes", "ngtdm"),
+    "shape": ("shape.py:shape",),
+}
+
+
+def stages(bench: Bench) -> Table:
+    """What the time of both regions is spent on (ms, by a profiler, which slows small things down a little)."""
+    table = []
+    for name in bench.cases:
+        (files,) = bench.images(name)
+        ours(*files, bench.parameters)
+        profiler = cProfile.Profile()
+        profiler.runcall(ours, *files, bench.parameters)
+        found = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
+        spent = {}
+        for stage, functions in STAGES.items():
+            named = [
+                times[3]
+                for (file, _, function), times in found.items()
+                if any(
+                    f"{Path(file).name}:{function}".endswith(wanted if ":" in wanted else f":{wanted}")
+                    for wanted in functions
+                )
+            ]
+            assert named, stage
+            spent[stage] = 1000 * sum(named)
+        whole = 1000 * max(times[3] for times in found.values())
+        table.append({"case": name} | spent | {"rest": whole - sum(spent.values()), "all": whole})
+    return table
+
+
 def process(bench: Bench) -> Table:
     """The two command lines, start to end, on two regions of every image."""
     images = bench.images()
@@ -294,6 +338,14 @@ def jobs(bench: Bench) -> Table:
     return [row | ratio_row(times, ("2 jobs", "1 job"))]
 
 
+# the command as its own process; prints the peak of resident MB
+COMMAND = """
+import resource, sys
+from hccstudy.cli import main
+main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
 # a worker by itself: arguments image, labels, parameters, times, ...; prints resident MB (now) after each, and the peak
 WORKER = """
 import resource, sys
@@ -312,11 +364,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def memory(bench: Bench) -> Table:
-    """Peak of a worker on the largest case, and growth of a worker over many small ones."""
+    """Peak of the command on the largest case, and growth of a worker over many small ones."""
     script = WORKER.format(here=str(Path(__file__).parent))
     python, number = sys.executable, 60 if bench.quick else 200
     (largest,), (small,) = bench.images(bench.cases[-1]), bench.images("ct10")
-    *_, peak = map(float, run([python, "-c", script, *largest, bench.parameters, "1"]).split())
+    table = write_table(bench.folder / "memory.csv", [largest])
+    line = command(table, bench.parameters, bench.folder / "memory_out.csv")[1:]
+    peak = float(run([python, "-c", COMMAND, *line]).split()[-1])
     *series, _ = map(float, run([python, "-c", script, *small, bench.parameters, str(number)]).split())
     # medians of 20: an image that was just read, and not yet let go, is 30 MB
     early, late = median(series[10:30]), median(series[-20:])
@@ -340,6 +394,18 @@ def batch(bench: Bench) -> Table:
     return [row | {"overhead, % of batch": 100 * overhead / median(walls[1])}]
 
 
+# the command in a process that finds no folder for compiled kernels
+NOWHERE = """
+import tempfile
+def refuse(**_): raise PermissionError("read-only")
+keep, tempfile.TemporaryFile = tempfile.TemporaryFile, refuse
+from hccstudy.engine import jit
+assert jit.FOLDER is None
+tempfile.TemporaryFile = keep
+from hccstudy.cli import main
+"""
+
+
 def compile_kernels(bench: Bench) -> Table:
     """First run with an empty kernel cache, four at once on one, and a cache folder that cannot be written."""
     table = write_table(bench.folder / "compile.csv", bench.images("ct10"))
@@ -354,10 +420,9 @@ def compile_kernels(bench: Bench) -> Table:
             cpu, wall, _ = timed(first, cache)
             rows.append({"what": what, "CPU s": cpu, "wall s": wall})
     expected = out[0].read_text()
-    _, wall, _ = timed(first, "/proc/no/such/folder")
-    rows.append(
-        {"what": "cache folder that cannot be written", "wall s": wall, "equal": out[0].read_text() == expected}
-    )
+    nowhere = NOWHERE + f"main({command(table, bench.parameters, out[0])[1:]})"
+    _, wall, _ = timed(run, [sys.executable, "-c", nowhere], "/proc/no/such/folder")
+    rows.append({"what": "no folder that can be written", "wall s": wall, "equal": out[0].read_text() == expected})
     with tempfile.TemporaryDirectory(dir=bench.folder) as cache:
         start = time.perf_counter()
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment(cache)}
@@ -441,6 +506,7 @@ def equality(bench: Bench) -> Table:
 
 PARTS = {
     "pairs": pairs,
+    "stages": stages,
     "process": process,
     "jobs": jobs,
     "memory": memory,

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from blocks import replace_block
 from scipy.stats import rankdata
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
@@ -209,20 +210,24 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=15, help="how often every part is run each way")
-    rounds = options.parse_args().rounds
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="how often every part is run each way")
+    parser.add_argument("--write", help="Markdown file whose block is replaced")
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
-    print("| Part | old, ms | new, ms | ratio | same to the last bit |\n|---|---:|---:|---:|---|")
+    lines = ["| part | old, ms | new, ms | ratio | same to the last bit |", "|---|---:|---:|---:|---|"]
     for part in parts():
         equal = same(part.old(), part.new())
-        times = np.empty((rounds, 2))
-        for number in range(rounds):
+        times = np.empty((options.rounds, 2))
+        for number in range(options.rounds):
             for way in (0, 1) if number % 2 else (1, 0):
                 times[number, way] = seconds((part.old, part.new)[way])
         old, new = 1000 * np.median(times, axis=0)
         ratio = np.median(times[:, 0] / times[:, 1])
-        print(f"| {part.name} | {old:.2f} | {new:.2f} | {ratio:.1f} | {'yes' if equal else 'NO'} |", flush=True)
+        lines.append(f"| {part.name} | {old:.2f} | {new:.2f} | {ratio:.1f} | {'yes' if equal else 'NO'} |")
+        print(lines[-1], flush=True)
+    if options.write:
+        replace_block(options.write, "modeling", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,8 @@ class PenalizedCox(BaseEstimator):
             path = _penalties(largest, fraction)
             limits = (int(default.max_iter), default.tol, False)
             coefficients = call_fit_coxnet(values, time, event, alike, path, False, 0.0, self.l1_ratio, *limits)[0]
+            if not np.isfinite(coefficients).all():
+                raise ArithmeticError(f"Cox coefficients are not finite at penalty fraction {fraction:g}")
             yield CoxCoefficients(coefficients[:, -1], np.dot(mean, coefficients)[-1])
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
@@ -230,8 +232,8 @@ def concordance(predicted: np.ndarray, outcome: np.ndarray) -> float:
 
     As sksurv's concordance_index_censored, all pairs at once: counts of pairs are whole numbers, so not a digit differs.
     """
-    time, first = outcome["time"], outcome["event"]
-    outlives = (time > time[first, None]) | ((time == time[first, None]) & ~outcome["event"])
+    time, first = outcome["time"], outcome["event"].astype(bool)
+    outlives = (time > time[first, None]) | ((time == time[first, None]) & ~first)
     ahead = predicted[first, None] - predicted
     tied = np.abs(ahead) <= 1e-8
     pairs = outlives.sum()

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from extraction_cases import (
     CASES,
@@ -43,6 +44,7 @@ from extraction_cases import (
     uint8,
 )
 from hccstudy.engine.extract import ENGINES, extract
+from hccstudy.engine.regions import _Texture, _Walk
 from hccstudy.errors import CaseError, StudyError
 
 Values = dict[str, float]
@@ -341,3 +343,31 @@ def largest_differences() -> list[dict[str, Any]]:
         if column != "case"
     }
     return [*rows, {"case": "all"} | total]
+
+
+def test_zones_are_the_connected_parts_of_each_level():
+    """Sizes of zones against scipy's labeling, 26-connected and within slices, on volumes of few levels."""
+    rng = np.random.default_rng(7)
+    for turn in range(60):
+        shape = rng.integers(1, 9, 3)
+        shape[2] += 30 * (turn % 3 == 0)  # longer than what is compared at once
+        levels = rng.integers(0, 2 + turn % 4, shape).astype(np.uint16)
+        if np.count_nonzero(levels) < 2:
+            continue
+        for flat in (None, 0, 1, 2):
+            structure = np.ones((3, 3, 3), bool)
+            if flat is not None:
+                structure[tuple(slice(None) if axis != flat else [0, 2] for axis in range(3))] = False
+            expected = []
+            for level in range(1, int(levels.max()) + 1):
+                parts, _ = ndimage.label(levels == level, structure)
+                expected += [(level, int(size)) for size in np.bincount(parts.ravel())[1:]]
+            try:
+                walk = _Walk(levels > 0, (1,), flat)
+            except CaseError:  # no two voxels within a slice
+                continue
+            texture = _Texture(walk, levels[levels > 0], np.bincount(levels[levels > 0]), {}, (1, 1, 1))
+            texture.glszm()
+            assert sorted(map(tuple, walk.zones[: len(expected)].tolist())) == sorted(
+                (int(np.searchsorted(texture.present, level)) + 1, size) for level, size in expected
+            )

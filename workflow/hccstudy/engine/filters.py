@@ -10,7 +10,6 @@ All other filters are left to pyradiomics.
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -26,7 +25,8 @@ from hccstudy.engine.jit import inlined, kernel
 Array = NDArray[Any]
 Box = Sequence[slice]
 VOXELS_AT_ONCE = 4096  # of local binary patterns
-SIDE_BY_SIDE = 16  # lines that are filtered together
+SIDE_BY_SIDE = 32  # lines that are filtered together
+AT_ONCE = 512  # elements of a sum of shifted lines
 
 
 # --- Laplacian of Gaussian (IBSI L6PA): recursive approximation, Deriche, INRIA research report 1893 (1993) --
@@ -50,7 +50,8 @@ def laplacian_of_gaussian(image: Array, spacing: Sequence[float], sigma: float, 
         for along in (axis, *(other for other in (2, 1, 0) if other != axis)):
             coefficients = _recursion(sigma, spacing[along], second=along == axis)
             part = _filter_lines(part, along, coefficients, box[along])
-        total = (total + part.astype(np.float64) * (1.0 / spacing[axis] ** 2)).astype(np.float32)
+        scaled = np.multiply(part, 1.0 / spacing[axis] ** 2, dtype=np.float64)
+        np.add(total, scaled, out=total, dtype=np.float64, casting="same_kind")
     return total
 
 
@@ -120,43 +121,39 @@ def _filter_lines(image: Array, axis: int, coefficients: Array, keep: slice) -> 
 
 
 @inlined
-def _recur_block(data: Array, c: Array, causal: Array, anticausal: Array) -> None:
-    """Both directions of the recursion for lines side by side; beyond the ends the outermost values go on.
+def _recur_block(data: Array, c: Array, borders: Array, result: Array) -> None:
+    """One direction of the recursion for lines side by side, rows of SIDE_BY_SIDE in flat arrays.
 
-    Arrays are flat, (length, SIDE_BY_SIDE), and indices unsigned: so the compiler sees that it may use vector instructions.
+    result[i] = sum of c[k] data[i - k] - c[4 + k] result[i - k - 1] over k = 0 ... 3. In the first three rows of `data`,
+    to which no result belongs, and before them the outermost value goes on; `borders` tell what it adds in place of the
+    results. Indices are unsigned and both arrays alike, so that the compiler sees that it may use vector instructions.
     """
-    w = np.uint64(SIDE_BY_SIDE)
-    n0, n1, n2, n3, d1, d2, d3, d4, m1, m2, m3, m4 = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11]
-    last = data.size // SIDE_BY_SIDE - 1
-    for i in range(4):
+    w, rows = np.uint64(SIDE_BY_SIDE), result.size // SIDE_BY_SIDE
+    n0, n1, n2, n3, d1, d2, d3, d4 = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
+    old = np.empty(SIDE_BY_SIDE)
+    for i in range(3, 7):
+        old[:] = 0.0
+        for back in range(4):
+            inside = i > back + 3
+            row = result[(i - back - 1) * SIDE_BY_SIDE :] if inside else data
+            factor = c[4 + back] if inside else borders[back]
+            for line in range(SIDE_BY_SIDE):
+                old[line] += row[line] * factor
         for line in range(SIDE_BY_SIDE):
-            first, end = data[line], data[last * SIDE_BY_SIDE + line]
-            new, old = 0.0, 0.0
-            for k in range(4):
-                new += data[max(i - k, 0) * SIDE_BY_SIDE + line] * c[k]
-                old += causal[(i - k - 1) * SIDE_BY_SIDE + line] * c[4 + k] if i > k else first * c[12 + k]
-            causal[i * SIDE_BY_SIDE + line] = new - old
-            new, old = 0.0, 0.0
-            for k in range(4):
-                after = last - i + k + 1
-                new += data[min(after, last) * SIDE_BY_SIDE + line] * c[8 + k]
-                old += anticausal[after * SIDE_BY_SIDE + line] * c[4 + k] if i > k else end * c[16 + k]
-            anticausal[(last - i) * SIDE_BY_SIDE + line] = new - old
-    for i in range(4, last + 1):
-        start = np.uint64(i) * w
-        for line in range(SIDE_BY_SIDE):
-            k = start + np.uint64(line)
+            k = np.uint64(i) * w + np.uint64(line)
             new = data[k] * n0 + data[k - w] * n1 + data[k - w - w] * n2 + data[k - w - w - w] * n3
-            old = causal[k - w] * d1 + causal[k - w - w] * d2 + causal[k - w - w - w] * d3 + causal[k - w - w - w - w] * d4
-            causal[k] = new - old
-    for i in range(last - 4, -1, -1):
-        start = np.uint64(i) * w
+            result[k] = new - old[line]
+    for i in range(7, rows):
         for line in range(SIDE_BY_SIDE):
-            k = start + np.uint64(line)
-            new = data[k + w] * m1 + data[k + w + w] * m2 + data[k + w + w + w] * m3 + data[k + w + w + w + w] * m4
-            old = anticausal[k + w] * d1 + anticausal[k + w + w] * d2
-            old = old + anticausal[k + w + w + w] * d3 + anticausal[k + w + w + w + w] * d4
-            anticausal[k] = new - old
+            k = np.uint64(i) * w + np.uint64(line)
+            new = data[k] * n0 + data[k - w] * n1 + data[k - w - w] * n2 + data[k - w - w - w] * n3
+            before = (
+                result[k - w] * d1
+                + result[k - w - w] * d2
+                + result[k - w - w - w] * d3
+                + result[k - w - w - w - w] * d4
+            )
+            result[k] = new - before
 
 
 @kernel("void(float32[::1], int64, int64, float64[::1], int64, float32[::1])")
@@ -165,46 +162,58 @@ def _recur(image: Array, length: int, inner: int, c: Array, start: int, result: 
 
     Where fewer lines are left than fit side by side, some before them are filtered again.
     """
-    data = np.zeros(length * SIDE_BY_SIDE)
-    causal, anticausal = np.empty_like(data), np.empty_like(data)
-    outer = image.size // (length * inner)
+    forth, back = np.zeros((length + 3) * SIDE_BY_SIDE), np.zeros((length + 3) * SIDE_BY_SIDE)
+    causal, anticausal = np.empty_like(forth), np.empty_like(forth)
+    to_anticausal = np.concatenate((c[8:12], c[4:8]))
+    outer, last = image.size // (length * inner), length - 1
     kept = result.size // (outer * inner)
     width = min(SIDE_BY_SIDE, inner)
     for place in range(outer):
         for block in range(0, inner, SIDE_BY_SIDE):
             first = min(block, inner - width)
-            for i in range(length):
-                source, target = np.uint64((place * length + i) * inner + first), np.uint64(i * SIDE_BY_SIDE)
+            for i in range(length + 3):
+                source = np.uint64((place * length + max(i - 3, 0)) * inner + first)
+                behind = np.uint64((place * length + min(last - i + 4, last)) * inner + first)
+                target = np.uint64(i * SIDE_BY_SIDE)
                 for line in range(width):
-                    data[target + np.uint64(line)] = image[source + np.uint64(line)]
-            _recur_block(data, c, causal, anticausal)
+                    forth[target + np.uint64(line)] = image[source + np.uint64(line)]
+                for line in range(width):
+                    back[target + np.uint64(line)] = image[behind + np.uint64(line)]
+            _recur_block(forth, c, c[12:16], causal)
+            _recur_block(back, to_anticausal, c[16:20], anticausal)
             for i in range(kept):
-                source = np.uint64((start + i) * SIDE_BY_SIDE)
+                one, other = np.uint64((start + i + 3) * SIDE_BY_SIDE), np.uint64((last - start - i + 3) * SIDE_BY_SIDE)
                 target = np.uint64((place * kept + i) * inner + first)
                 for line in range(width):
-                    both = causal[source + np.uint64(line)] + anticausal[source + np.uint64(line)]
+                    both = causal[one + np.uint64(line)] + anticausal[other + np.uint64(line)]
                     result[target + np.uint64(line)] = np.float32(both)
 
 
 @kernel("void(float32[::1], int64, float64[::1], int64, float32[::1])")
 def _recur_rows(image: Array, length: int, c: Array, start: int, result: Array) -> None:
     """Filter along the last axis of an image (lines, length), flattened; keep (lines, kept) from `start`."""
-    data = np.zeros(length * SIDE_BY_SIDE)
-    causal, anticausal = np.empty_like(data), np.empty_like(data)
-    lines = image.size // length
+    forth, back = np.zeros((length + 3) * SIDE_BY_SIDE), np.zeros((length + 3) * SIDE_BY_SIDE)
+    causal, anticausal = np.empty_like(forth), np.empty_like(forth)
+    to_anticausal = np.concatenate((c[8:12], c[4:8]))
+    lines, last = image.size // length, length - 1
     kept = result.size // lines
     for first in range(0, lines, SIDE_BY_SIDE):
         width = min(SIDE_BY_SIDE, lines - first)
-        for i in range(length):
-            source, target = np.uint64(first * length + i), np.uint64(i * SIDE_BY_SIDE)
+        for i in range(length + 3):
+            source = np.uint64(first * length + max(i - 3, 0))
+            behind = np.uint64(first * length + min(last - i + 4, last))
+            target = np.uint64(i * SIDE_BY_SIDE)
             for line in range(width):
-                data[target + np.uint64(line)] = image[source + np.uint64(line * length)]
-        _recur_block(data, c, causal, anticausal)
+                forth[target + np.uint64(line)] = image[source + np.uint64(line * length)]
+                back[target + np.uint64(line)] = image[behind + np.uint64(line * length)]
+        _recur_block(forth, c, c[12:16], causal)
+        _recur_block(back, to_anticausal, c[16:20], anticausal)
         for line in range(width):
             target = np.uint64((first + line) * kept)
             for i in range(kept):
-                k = np.uint64((start + i) * SIDE_BY_SIDE + line)
-                result[target + np.uint64(i)] = np.float32(causal[k] + anticausal[k])
+                one = np.uint64((start + i + 3) * SIDE_BY_SIDE + line)
+                other = np.uint64((last - start - i + 3) * SIDE_BY_SIDE + line)
+                result[target + np.uint64(i)] = np.float32(causal[one] + anticausal[other])
 
 
 # --- stationary wavelet transform, one level at a time (PyWavelets' swtn; IBSI 25BO) -------------------------
@@ -250,7 +259,9 @@ def _bands(data: Array, filters: dict[str, Array], axes: Sequence[int], box: Box
     last = ""
     for letters in product("LH", repeat=len(axes)):
         name = "".join(letters)
-        common = len(os.path.commonprefix([name, last]))
+        common = next(
+            (place for place, pair in enumerate(zip(name, last, strict=False)) if len(set(pair)) > 1), len(last)
+        )
         del done[common + 1 :]
         for axis, letter in zip(axes[common:], name[common:], strict=True):
             done.append(_convolve(done[-1], axis, filters[letter], box[axis]))
@@ -269,22 +280,36 @@ def _convolve(data: Array, axis: int, taps: Array, keep: slice) -> Array:
     # beyond the end PyWavelets first adds the taps that wrapped around, from the last to the first
     order = np.where((order <= ahead - n) & (ahead >= n), ahead - n - order, order)
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    _sum_taps(data.reshape(outer, n, inner), taps[order], (ahead - order) % n, result.reshape(outer, -1, inner))
+    parts = [(i, 0, inner) for i in range(len(ahead))]
+    plain = np.flatnonzero((ahead[:, 0] >= len(taps) - 1) & (ahead[:, 0] < n))
+    if inner == 1 and plain.size:  # along x: where no tap wraps around, neighbors are computed together
+        parts[plain[0] : plain[-1] + 1] = [(plain[0], 0, plain.size)]
+    places = (ahead - order) % n * inner
+    _sum_taps(data.reshape(outer, -1), taps[order], places, np.array(parts), inner, result.reshape(outer, -1))
     return result
 
 
 @kernel(
-    "void(float64[:, :, ::1], float64[:, ::1], int64[:, ::1], float64[:, :, ::1])",
-    "void(float32[:, :, ::1], float32[:, ::1], int64[:, ::1], float32[:, :, ::1])",
+    "void(float64[:, ::1], float64[:, ::1], int64[:, ::1], int64[:, ::1], int64, float64[:, ::1])",
+    "void(float32[:, ::1], float32[:, ::1], int64[:, ::1], int64[:, ::1], int64, float32[:, ::1])",
 )
-def _sum_taps(data: Array, taps: Array, places: Array, result: Array) -> None:
+def _sum_taps(data: Array, taps: Array, places: Array, parts: Array, inner: int, result: Array) -> None:
+    """Sum up parts of the result: row of `taps` (of even number) and `places`, first element, end."""
     for outer in range(data.shape[0]):
-        for i in range(places.shape[0]):
-            for x in range(data.shape[2]):
-                total = taps[i, 0] * data[outer, places[i, 0], x]
-                for tap in range(1, taps.shape[1]):
-                    total += taps[i, tap] * data[outer, places[i, tap], x]
-                result[outer, i, x] = total
+        line = data[outer]
+        for i, first, end in parts:
+            for at in range(first, end, AT_ONCE):
+                count = min(AT_ONCE, end - at)
+                total = result[outer, i * inner + at :][:count]
+                for tap in range(0, taps.shape[1], 2):  # two at once, in their order
+                    one, other = line[places[i, tap] + at :][:count], line[places[i, tap + 1] + at :][:count]
+                    a, b = taps[i, tap], taps[i, tap + 1]
+                    if tap == 0:
+                        for x in range(count):
+                            total[x] = a * one[x] + b * other[x]
+                    else:
+                        for x in range(count):
+                            total[x] = total[x] + a * one[x] + b * other[x]
 
 
 # --- local binary patterns in three dimensions -------------------------------------------------------------

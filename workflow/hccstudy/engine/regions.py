@@ -12,7 +12,7 @@ from radiomics import firstorder, glcm, gldm, glrlm, glszm, ngtdm
 from radiomics import shape as shape_class
 
 from hccstudy.engine import formulae, matrices
-from hccstudy.engine.discretization import bin_edges, discretize
+from hccstudy.engine.discretization import MOST_LEVELS, bin_edges, discretize
 from hccstudy.engine.shape import shape
 from hccstudy.engine.statistics import first_order
 from hccstudy.errors import CaseError
@@ -20,7 +20,7 @@ from hccstudy.errors import CaseError
 Array = NDArray[Any]
 Enabled = Mapping[str, Sequence[str] | None]
 
-MOST_PAIRS = 500_000_000  # counters of a GLCM: 2 GB
+MOST_PAIRS = 50_000_000  # counters of a GLCM: 200 MB, and 1,960 gray levels at distance 1
 
 CLASSES = {
     "shape": shape_class.RadiomicsShape,
@@ -39,7 +39,9 @@ def _names(feature_class: str) -> list[str]:
     return [name for name, deprecated in CLASSES[feature_class].getFeatureNames().items() if not deprecated]
 
 
-def _chosen(values: Mapping[str, Any], feature_class: str, wanted: Sequence[str] | None, prefix: str) -> dict[str, float]:
+def _chosen(
+    values: Mapping[str, Any], feature_class: str, wanted: Sequence[str] | None, prefix: str
+) -> dict[str, float]:
     """The wanted ones (all that are not deprecated where none is named); what pyradiomics withdrew is left out."""
     names = [name for name in wanted if name in values] if wanted else _names(feature_class)
     return {f"{prefix}_{feature_class}_{name}": float(values[name]) for name in names}
@@ -53,6 +55,10 @@ class Region:
         self.mask, self.spacing = mask, tuple(spacing)
         self._walks: dict[Any, _Walk] = {}
 
+    @cached_property
+    def _places(self) -> Array:
+        return np.flatnonzero(self.mask)
+
     def shape(self, enabled: Enabled) -> dict[str, float]:
         if "shape" not in enabled:
             return {}
@@ -63,20 +69,23 @@ class Region:
         low, high = values.min(), values.max()
         if not np.isfinite(low) or not np.isfinite(high):
             raise CaseError("intensity not finite", f"{int((~np.isfinite(values)).sum())} of {values.size} voxels")
-        return discretize(values.astype(np.float64), bin_edges(low, high, settings))
+        return discretize(values.astype(np.float64, copy=False), bin_edges(low, high, settings))
 
     def measure(self, image: Array, title: str, enabled: Enabled, settings: dict[str, Any]) -> dict[str, float]:
         """Features of an image (z, y, x; cut as the mask): "<title>_<class>_<feature>" -> value."""
-        values = image[self.mask]
+        values = image.reshape(-1).take(self._places)  # faster than by the mask
         levels = self.levels(values, settings)
+        counts = np.bincount(levels)
         result: dict[str, float] = {}
         texture = None
         for feature_class, wanted in enabled.items():
             if feature_class == "firstorder":
                 volume = float(np.prod(self.spacing))
-                found = first_order(values.astype(np.float64), levels, volume, settings.get("voxelArrayShift", 0))
+                found = first_order(
+                    values.astype(np.float64, copy=False), counts, volume, settings.get("voxelArrayShift", 0)
+                )
             elif feature_class in TEXTURES:
-                texture = texture or _Texture(self._walk(settings), levels, settings, self.spacing)
+                texture = texture or _Texture(self._walk(settings), levels, counts, settings, self.spacing)
                 found = TEXTURES[feature_class](texture)
             else:  # shape is measured once, not per image
                 continue
@@ -97,23 +106,29 @@ class _Walk:
 
     def __init__(self, mask: Array, distances: Sequence[int], flat_axis: int | None) -> None:
         self.flat_axis, margin = flat_axis, max(distances)
-        self.box = np.pad(mask, margin).astype(np.uint16)
-        strides = np.array(self.box.strides) // self.box.itemsize
-        self.voxels = np.flatnonzero(self.box).astype(np.uint64)
+        box = np.pad(mask, margin)
+        strides, self.longest = np.array(box.strides), max(box.shape)
+        self.voxels = np.flatnonzero(box).astype(np.uint64)
+        self.blocks = matrices.in_blocks(self.voxels)
         self.directions = matrices.directions(mask.shape, distances, flat_axis)
         if not len(self.directions):
-            raise CaseError("features not computable", "the region has no two voxels within a slice (force2D)")
+            raise CaseError(
+                "features not computable",
+                "no neighbors at these distances within the region's box (with force2D: its slices)",
+            )
         self.steps = (self.directions @ strides).astype(np.uint64)
-        self.neighbors = np.empty(self.voxels.size, np.uint16)
-        matrices.count_neighbors(self.box.ravel(), self.voxels, self.steps, self.neighbors)
-        self.run_directions = np.array(
-            [step for step in matrices.directions(mask.shape, (1,), flat_axis) if _holds_line(mask, step)], np.int64
-        ).reshape(-1, 3)
+        nearest = matrices.directions(mask.shape, (1,), flat_axis)
+        self.near_steps = (nearest @ strides).astype(np.uint64)
+        self.representatives = matrices.representatives(tuple(map(tuple, nearest.tolist())))
+        self.run_directions = nearest[[_holds_line(mask, step) for step in nearest]]
         self.run_steps = (self.run_directions @ strides).astype(np.uint64)
         # what the kernels write to, image after image: nothing of it is read before it is written
-        self.levels = np.zeros(self.box.size, np.uint16)
-        self.passed, self.root, self.size = (np.zeros(self.box.size, np.uint32) for _ in range(3))
+        self.levels = np.zeros(box.size + matrices.BLOCK, np.uint16)
+        self.length, self.root = np.zeros_like(self.levels), np.zeros(self.levels.size, np.uint32)
         self.zones = np.empty((self.voxels.size, 2), np.int64)
+        self.levels[self.voxels] = 1
+        self.neighbors = np.empty(self.voxels.size, np.uint16)
+        matrices.count_neighbors(self.levels, self.blocks, self.steps, self.neighbors)
 
 
 def _holds_line(mask: Array, direction: Array) -> bool:
@@ -131,9 +146,11 @@ def _holds_line(mask: Array, direction: Array) -> bool:
 class _Texture:
     """The gray levels of a region in one image, counted into matrices and summed up in features."""
 
-    def __init__(self, walk: _Walk, levels: Array, settings: dict[str, Any], spacing: Sequence[float]) -> None:
+    def __init__(
+        self, walk: _Walk, levels: Array, counts: Array, settings: dict[str, Any], spacing: Sequence[float]
+    ) -> None:
         self.walk, self.settings, self.spacing = walk, settings, spacing
-        self.present = np.flatnonzero(np.bincount(levels))
+        self.present = np.flatnonzero(counts)
         self.gray = self.present.astype(float)
         self.n = len(self.present) + 1
         self.levels = walk.levels
@@ -167,8 +184,8 @@ class _Texture:
 
     def glrlm(self) -> formulae.Features:
         walk = self.walk
-        runs = np.zeros((len(walk.run_steps), max(walk.box.shape), self.n), np.uint32)
-        matrices.count_runs(self.ranks, walk.voxels, walk.run_steps, walk.passed, runs)
+        runs = np.empty((len(walk.run_steps), walk.longest, self.n), np.uint32)
+        matrices.count_runs(self.ranks, walk.voxels, walk.blocks, walk.run_steps, walk.length, runs)
         counts: Array = runs[:, 1:, 1:]
         used = np.flatnonzero(counts.any((0, 2)))
         counts = counts[:, used].transpose(0, 2, 1)
@@ -179,28 +196,23 @@ class _Texture:
 
     def glszm(self) -> formulae.Features:
         walk = self.walk
-        box, voxels = self.ranks.reshape(walk.box.shape), walk.voxels
-        rows = [(0, 1), (1, 1), (1, 0), (1, -1)]
-        if walk.flat_axis is not None:
-            box = np.ascontiguousarray(np.moveaxis(box, walk.flat_axis, 0))
-            voxels = np.flatnonzero(box).astype(np.uint64)
-            rows = [(0, 1)]
-        steps = (np.array(rows) @ [box.shape[1] * box.shape[2], box.shape[2]]).astype(np.uint64)
-        number = matrices.measure_zones(box.ravel(), voxels, steps, walk.root, walk.size, walk.zones)
+        number = matrices.measure_zones(
+            self.ranks, walk.blocks, walk.near_steps, walk.representatives, walk.root, walk.zones
+        )
         level, size = walk.zones[:number].T
         measured, place = np.unique(size, return_inverse=True)
         counts = np.bincount(level * len(measured) + place, minlength=self.n * len(measured))
-        return formulae.sizes(counts.reshape(1, self.n, len(measured))[:, 1:], self.gray, measured.astype(float), formulae.ZONES)
+        return formulae.sizes(
+            counts.reshape(1, self.n, len(measured))[:, 1:], self.gray, measured.astype(float), formulae.ZONES
+        )
 
     @cached_property
     def _compared(self) -> tuple[Array, Array]:
         walk, highest = self.walk, self.present[-1]
         dependence = np.zeros((highest + 1, 2 * len(walk.steps) + 1), np.uint32)
         difference = np.zeros(highest + 1)
-        alpha = int(self.settings.get("gldm_a", 0))
-        matrices.compare_neighbors(
-            self.levels, walk.voxels, walk.steps, walk.neighbors, alpha, dependence, difference
-        )
+        alpha = min(int(self.settings.get("gldm_a", 0)), MOST_LEVELS)
+        matrices.compare_neighbors(self.levels, walk.blocks, walk.steps, walk.neighbors, alpha, dependence, difference)
         return dependence[self.present], difference[self.present]
 
     def gldm(self) -> formulae.Features:

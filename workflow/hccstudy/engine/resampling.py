@@ -153,9 +153,7 @@ class Volume:
         return result
 
 
-def prepare(
-    image: sitk.Image, masks: Mapping[str, Array], settings: dict[str, Any]
-) -> dict[str, tuple[Volume, Array]]:
+def prepare(image: sitk.Image, masks: Mapping[str, Array], settings: dict[str, Any]) -> dict[str, tuple[Volume, Array]]:
     """What pyradiomics' `loadImage` makes of an image for each region: region -> (volume, mask on its grid).
 
     `masks` are bool (z, y, x) on the image's grid. Regions share a volume where it does not depend on the region.
@@ -180,9 +178,7 @@ def bounding_box(mask: Array) -> list[slice]:
     return box
 
 
-def _crop(
-    image: sitk.Image, mask: Array, box: Sequence[slice], settings: dict[str, Any]
-) -> tuple[Volume, Array]:
+def _crop(image: sitk.Image, mask: Array, box: Sequence[slice], settings: dict[str, Any]) -> tuple[Volume, Array]:
     pad = settings.get("padDistance", 0)
     wide = tuple(slice(max(part.start - pad, 0), part.stop + pad) for part in box)
     values = sitk.GetArrayViewFromImage(image)[wide].copy()  # a view does not keep the image alive
@@ -209,6 +205,7 @@ def _resample(
         low = np.maximum(np.floor((first - 0.5) * ratio - pad), 0)
         high = np.minimum(np.ceil((end - 0.5) * ratio + pad), np.ceil(size * ratio) - 1)
         parts.setdefault(tuple(new), {})[region] = (low, high)
+    bits = _in_bits(image, {region: masks[region] for bounds in parts.values() for region in bounds}, boxes)
     for new_spacing, bounds in parts.items():
         new = np.array(new_spacing)
         low = np.min([low for low, _ in bounds.values()], axis=0)
@@ -222,10 +219,28 @@ def _resample(
                 cut = [slice(int(a), int(b) + 1) for a, b in zip(own_low - low, own_high - low, strict=True)]
                 values = shared[tuple(cut[::-1])]
             # exact ties between two voxels fall as SimpleITK lets them fall on the region's own grid
-            mask = sitk.GetImageFromArray(masks[region].astype(np.uint8))
-            mask.CopyInformation(image)
-            on_grid = sitk.GetArrayFromImage(_by_simpleitk(mask, grid, sitk.sitkNearestNeighbor)).astype(bool)
+            together, bit = bits[region]
+            nearest = _by_simpleitk(together, grid, sitk.sitkNearestNeighbor)
+            on_grid = (sitk.GetArrayViewFromImage(nearest) & bit) != 0
             result[region] = (Volume(values, new_spacing[::-1]), on_grid)
+    return result
+
+
+def _in_bits(
+    image: sitk.Image, masks: Mapping[str, Array], boxes: Mapping[str, Sequence[slice]]
+) -> dict[str, tuple[sitk.Image, np.uint8]]:
+    """Masks on the grid of an image, eight to one: region -> (the image they share, the region's bit in it)."""
+    result: dict[str, tuple[sitk.Image, np.uint8]] = {}
+    regions = list(masks)
+    for group in (regions[start : start + 8] for start in range(0, len(regions), 8)):
+        voxels = np.zeros(image.GetSize()[::-1], np.uint8)
+        bits = {region: np.uint8(1 << place) for place, region in enumerate(group)}
+        for region, bit in bits.items():
+            box = tuple(boxes[region])
+            voxels[box] |= masks[region][box] * bit
+        together = sitk.GetImageFromArray(voxels)
+        together.CopyInformation(image)
+        result |= {region: (together, bit) for region, bit in bits.items()}
     return result
 
 

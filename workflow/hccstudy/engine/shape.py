@@ -134,7 +134,9 @@ def _diameters(padded: Array, spacing: Array) -> Array:
     along_x = _ends_of_lines(padded)
     along_z = _ends_of_lines(np.ascontiguousarray(padded.transpose(2, 1, 0)))[:, ::-1]
     widest = [_widest_in(along_x, 0, spacing), _widest_in(along_x, 1, spacing), _widest_in(along_z, 2, spacing)]
-    hulls = np.concatenate([points[_on_hull(points, sign)] for points, sign in zip(np.split(along_x, 2), (1, -1))])
+    hulls = np.concatenate(
+        [points[_on_hull(points, sign)] for points, sign in zip(np.split(along_x, 2), (1, -1), strict=True)]
+    )
     hulls = hulls[np.argsort(hulls[:, 0], kind="stable")]
     return np.sqrt([*widest, _widest(hulls * (spacing / 2), np.array([0, len(hulls)]), max(widest))])
 

@@ -13,8 +13,8 @@ from hccstudy.engine.jit import kernel
 Array = NDArray[Any]
 
 
-def first_order(values: Array, levels: Array, voxel_volume: float, shift: float) -> Features:
-    """Statistics of intensities (n,) and of their gray levels (n,).
+def first_order(values: Array, counts: Array, voxel_volume: float, shift: float) -> Features:
+    """Statistics of intensities (n,) and of the `counts` of their gray levels.
 
     `voxel_volume` in mm^3; `shift` is added to the intensities in energy, total energy and root mean square
     (pyradiomics' `voxelArrayShift`). Kurtosis is not the excess kurtosis of IBSI, which is 3 less.
@@ -27,8 +27,7 @@ def first_order(values: Array, levels: Array, voxel_volume: float, shift: float)
     robust = float("nan")  # of two voxels none lies between the percentiles
     if inner_count:
         robust = _deviation_within(values, tenth, ninetieth, mean + inner_sum / inner_count) / inner_count
-    p = np.bincount(levels)
-    p = p[p > 0] / n
+    p = counts[counts > 0] / n
     variance = second / n
     scale = variance or 1.0
     return {
@@ -90,10 +89,10 @@ def _in_order(values: Array, low: float, scale: float, classes: int, wanted: Arr
             size += ends[k + 1] - ends[k]
     filled = starts.copy()
     for value in values:
-        k = np.uint64(min((value - low) * scale, classes - 1.0))
-        if needed[k]:
-            kept[filled[k]] = value
-            filled[k] += 1
+        which = np.uint64(min((value - low) * scale, classes - 1.0))
+        if needed[which]:
+            kept[filled[which]] = value
+            filled[which] += 1
     for k in range(classes):
         if needed[k]:
             kept[starts[k] : filled[k]].sort()

@@ -77,7 +77,7 @@ SETTINGS: dict[str, Any] = {
         "portal": {"modality": "CT", "timepoint": "baseline", "spacing": [2, 2, 2], "normalization": "none"},
     },
     "regions": {"rings": {"ring_0_10": [0, 10]}, "minimum_voxels": 27},
-    "features": {"mode": "ibsi", "engine": "fast"},
+    "features": {"mode": "ibsi", "engine": "fast", "names": "ibsi"},
     "stability": {"method": "readers", "patients": 30, "perturbations": 3, "threshold": 0.75},
     "harmonize": {"method": "combat"},
     "models": {

@@ -53,7 +53,22 @@ def test_maps_with_free_names_are_replaced_and_sections_merge():
                 "features": {"mode": "parity"},
                 "series": {"a": {"modality": "PT", "spacing": [1, 1, 1], "parameters": "p", "resegment_sigma": 3}},
             },
-            "series.a.resegment_sigma is 3; expected null with features.mode parity",
+            "series.a.resegment_sigma is 3; expected null with features.mode parity (the parameter file does it)",
+        ),
+        *(
+            (
+                {
+                    "features": {"mode": "parity"},
+                    "series": {"a": {"modality": modality, "spacing": [1, 1, 1], "parameters": "p", key: value}},
+                },
+                f"series.a.{key} is {said} with features.mode parity",
+            )
+            for modality, key, value, said in (
+                ("CT", "window", [0, 9], "[0, 9]; expected null"),
+                ("MR", "bias_correction", True, "true; expected false"),
+                ("MR", "normalization", "zscore", '"zscore"; expected "none"'),
+                ("PT", "resegment_range", [0, 9], "[0, 9]; expected null"),
+            )
         ),
     ],
 )
@@ -61,6 +76,12 @@ def test_what_is_wrong_is_said_with_its_place(overlay, message):
     with pytest.raises(StudyError) as error:
         load_config(overlay)
     assert message in str(error.value)
+
+
+def test_in_parity_mode_no_margin_is_kept_so_rings_may_be_wide():
+    series = {"a": {"modality": "CT", "spacing": [1, 1, 1], "parameters": "p"}}
+    rings = {"regions": {"rings": {"r": [0, 90]}}, "series": series}
+    assert load_config(rings | {"features": {"mode": "parity"}})["regions"]["rings"] == {"r": [0, 90]}
 
 
 def test_all_problems_are_said_at_once():

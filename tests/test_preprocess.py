@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from radiomics.featureextractor import RadiomicsFeatureExtractor
+from scipy.ndimage import gaussian_filter
 
 from hccstudy import preprocess
 from hccstudy.errors import CaseError, StudyError
+from hccstudy.features import measure
 from hccstudy.tables import file_digest, read_table, write_table
 
 STS = Path(__file__).resolve().parents[2] / "shared" / "data" / "sts" / "nifti" / "STS_001"
@@ -71,6 +74,44 @@ def test_in_parity_mode_the_whole_image_stays_on_its_acquired_grid():
     assert found.IsSameImageGeometryAs(image) and label_map.IsSameImageGeometryAs(image)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(image))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(label_map), labels)
+
+
+def test_in_parity_mode_features_are_those_of_pyradiomics_on_the_acquired_files(tmp_path):
+    """MR of whole numbers: pyradiomics resamples into the image's own type, so that a cast would change every value."""
+    rng = np.random.default_rng(5)
+    texture = gaussian_filter(rng.normal(size=(14, 30, 30)), 1.2)
+    acquired = (200 + 400 * texture / texture.std()).astype(np.int16)
+    place = np.indices(acquired.shape) - np.array([7, 15, 15])[:, None, None, None]
+    ball = (np.sqrt((place**2 * np.array([9, 1, 1])[:, None, None, None]).sum(axis=0)) < 9).astype(np.uint8)
+    sitk.WriteImage(image_of(acquired, (1.1, 1.1, 3.0), (5.0, -6.0, 7.0)), tmp_path / "mr.nii.gz")
+    sitk.WriteImage(image_of(ball, (1.1, 1.1, 3.0), (5.0, -6.0, 7.0)), tmp_path / "mask.nii.gz")
+    (tmp_path / "p.yaml").write_text(
+        "setting: {binWidth: 100, resampledPixelSpacing: [2, 2, 2], normalize: false, label: 1}\n"
+        "imageType: {Original: {}, LoG: {sigma: [3]}, Wavelet: {}}\n"
+        "featureClass: {shape: , firstorder: , glcm: , glszm: }\n"
+    )
+    ours = settings(mode="parity", modality="MR")
+    image, (mask,) = preprocess.to_study_grid(sitk.ReadImage(tmp_path / "mr.nii.gz"), [ball], ours, "art")
+    way = {"names": "pyradiomics", "mode": "parity", "engine": "fast", "ranges": {"art": None}}
+    way["parameters"] = {"art": str(tmp_path / "p.yaml")}
+    found = measure(image, {"tumor": mask}, {"tumor": mask}, "art", way)["tumor"]
+    truth = RadiomicsFeatureExtractor(str(tmp_path / "p.yaml"))
+    expected = truth.execute(str(tmp_path / "mr.nii.gz"), str(tmp_path / "mask.nii.gz"))
+    expected = {name: float(value) for name, value in expected.items() if not name.startswith("diagnostics")}
+    assert set(found) == set(expected) and len(found) > 100
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
+    cast = truth.execute(sitk.Cast(image, sitk.sitkFloat32), mask)
+    assert abs(float(cast["original_firstorder_Mean"]) - expected["original_firstorder_Mean"]) > 0.1
+    assert image.GetPixelID() == sitk.sitkInt16
+
+
+@pytest.mark.parametrize("knob", [{"window": [0, 9]}, {"bias_correction": True}, {"normalization": "zscore"}])
+def test_in_parity_mode_a_series_is_not_prepared(knob):
+    asked = settings(mode="parity", modality="CT" if "window" in knob else "MR", **knob)
+    with pytest.raises(StudyError, match=f"{next(iter(knob))} is .*off with features.mode parity"):
+        preprocess.check_settings(asked)
+    preprocess.check_settings(asked | {"mode": "ibsi"})
 
 
 def test_grid_is_that_of_the_worked_example_in_the_ibsi_manual():

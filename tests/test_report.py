@@ -408,10 +408,11 @@ def test_methods_say_what_the_config_says():
 
 def test_methods_say_who_resampled_and_who_measured():
     text = said(made.SETTINGS)
-    assert "prescribes" in text and "extracted with hccstudy" in text
-    text = said(made.SETTINGS | {"features": {"mode": "parity", "engine": "pyradiomics"}})
-    assert "PyRadiomics' own conventions" in text and "extracted with PyRadiomics" in text
-    assert "prescribes" not in text and "2 x 2 x 2 mm" not in text
+    assert "prescribes" in text and "extracted with hccstudy" in text and "as in the IBSI reference manual" in text
+    text = said(made.SETTINGS | {"features": {"mode": "parity", "engine": "pyradiomics", "names": "pyradiomics"}})
+    assert "prepared by PyRadiomics' own conventions as its parameter files say" in text
+    assert "extracted with PyRadiomics" in text and "named as by PyRadiomics" in text
+    assert "prescribes" not in text and "2 x 2 x 2 mm" not in text and "resampled" not in text and "IBSI" not in text
 
 
 def test_methods_claim_nothing_that_the_config_does_not_say():

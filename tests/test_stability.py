@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from hccstudy.cohort import perturbed_patients
 from hccstudy.config import load_config
 from hccstudy.errors import StudyError
+from hccstudy.features import extract_batch
+from hccstudy.regions import perturb_labels
 from hccstudy.stability import measure_repeats_batch, measure_stability
 from hccstudy.tables import file_digest, read_table, write_table
 
@@ -140,6 +145,51 @@ def test_perturbations_follow_the_seed(preprocessed):
     first, again, other = (perturbed(preprocessed, name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert (first["original_morph_volume"] != other["original_morph_volume"]).any()
+
+
+WITHOUT_RINGS = {"rings": {}, "resegment": {"ct": {"range": None, "sigma": None}}}
+
+
+def parity(folder: Path) -> dict[str, Any]:
+    """Settings of features whose parameter file resamples and re-segments; its label is that of other masks."""
+    setting = "setting: {binWidth: 25, label: 7, resampledPixelSpacing: [2, 2, 2], resegmentRange: [20, 100]}\n"
+    path = folder / "parity.yaml"
+    path.write_text(setting + PARAMETERS.split("\n", 1)[1])
+    way = {"names": "pyradiomics", "mode": "parity", "engine": "fast"}
+    return way | {"parameters": {"ct": str(path)}, "ranges": {"ct": None}}
+
+
+def test_in_parity_mode_pyradiomics_prepares_what_is_measured_again(preprocessed):
+    table = perturbed(preprocessed, "parity", regions=WITHOUT_RINGS, features=parity(preprocessed))
+    assert len(table) == 4  # two patients, tumor only, two perturbations
+    row = table[(table["patient"] == "P1") & (table["repeat"] == "1")].iloc[0]
+    seed = int.from_bytes(hashlib.sha256(b"1 P1 ct 1").digest()[:8])
+    image, mask = (sitk.ReadImage(str(preprocessed / f"P1A_{kind}.nii.gz")) for kind in ("image", "mask"))
+    changed = sitk.GetImageFromArray(perturb_labels(sitk.GetArrayFromImage(mask), (1.0, 1.0, 1.0), seed))
+    expected = RadiomicsFeatureExtractor(str(preprocessed / "parity.yaml")).execute(image, changed, label=1)
+    for name in ("original_shape_MeshVolume", "original_firstorder_Mean", "original_firstorder_Entropy"):
+        assert row[name] == pytest.approx(float(expected[name]), rel=1e-9)
+
+
+def test_a_batch_of_features_in_parity_mode_equals_pyradiomics(preprocessed):
+    cases = read_table(preprocessed / "preprocess.tsv")
+    cases = cases.assign(region="tumor", intensity_mask=cases["mask"], intensity_mask_sha256=cases["mask_sha256"])
+    write_table(cases, preprocessed / "regions.tsv")
+    extract_batch(
+        cases=str(preprocessed / "regions.tsv"),
+        settings=parity(preprocessed),
+        folder=str(preprocessed / "work"),
+        table=str(preprocessed / "features.parquet"),
+        ledger=str(preprocessed / "ledger.tsv"),
+    )
+    table = read_table(preprocessed / "features.parquet")
+    assert list(table["patient"] + table["reader"]) == ["P1A", "P2A", "P2B", "P3A"]
+    extractor = RadiomicsFeatureExtractor(str(preprocessed / "parity.yaml"))
+    for _, row in table.iterrows():
+        files = [str(preprocessed / f"{row['patient']}{row['reader']}_{kind}.nii.gz") for kind in ("image", "mask")]
+        expected = extractor.execute(*files, label=1)
+        for name in ("original_shape_MeshVolume", "original_firstorder_Mean", "original_firstorder_Entropy"):
+            assert row[name] == pytest.approx(float(expected[name]), rel=1e-9)
 
 
 def test_a_new_patient_replaces_at_most_one_chosen(tmp_path):

@@ -192,6 +192,8 @@ def test_a_lost_region_says_why_and_spares_the_others(picture):
         "dark": "region lost by re-segmentation",
     }
     assert "1 voxels become 0 of 4 x 4 x 4 mm" in found.lost["thin"].detail
+    assert "origin (10.00, -19.00, 5.00); the image" in found.lost["moved"].detail
+    assert "voxels are up to 1 mm apart" in found.lost["moved"].detail
     assert all(region in error.detail for region, error in found.lost.items())
     assert list(found.masks) == list(found.intensity_masks) == ["ball"]
     alone = standardize(image, {"ball": masks["ball"]}, chosen, margin_mm=5)

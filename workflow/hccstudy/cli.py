@@ -64,26 +64,38 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=int, default=20260101)
     simulate.set_defaults(command=simulate_command)
 
-    features = commands.add_parser("features", help="extract features outside a study")
-    features.add_argument("table", help="CSV or TSV with the columns patient, region, image, mask and optionally label")
+    features = commands.add_parser(
+        "features",
+        help="extract features outside a study",
+        description="One row of features for each row of TABLE. Images and masks: NIfTI, NRRD, MetaImage (2-D in mode parity "
+        "too). A row that cannot be measured says why in the column error and makes the exit status 1.",
+    )
+    features.add_argument(
+        "table",
+        help="CSV, TSV, XLSX or Parquet with the columns patient, region, image, mask and optionally label (default: "
+        "setting.label of the parameter file, else 1)",
+    )
     features.add_argument("--settings", required=True, help="pyradiomics parameter file (YAML; section ibsi: ours)")
     features.add_argument(
-        "--out", required=True, help="table to write (.csv, .tsv or .parquet); exit status 1 if a row has no features"
+        "--out", required=True, help="table to write (.csv, .tsv or .parquet); its folder is made, an old file replaced"
     )
-    features.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    features.add_argument("--jobs", type=int, default=1, help="processes, each with images of its own (default: 1)")
     features.add_argument(
         "--mode",
         choices=("parity", "ibsi"),
         default="parity",
-        help="how image and mask are prepared: as pyradiomics does it, or by IBSI's conventions as a study does it",
+        help="how image and mask are prepared: as pyradiomics does it (parity, the default), or by IBSI's conventions as a "
+        "study does it",
     )
     features.add_argument(
         "--engine",
         choices=("fast", "pyradiomics"),
         default="fast",
-        help="what computes: our kernels, or pyradiomics itself (the same values, many times slower)",
+        help="what computes: our kernels (fast, the default), or pyradiomics itself (the same values, many times slower)",
     )
-    features.add_argument("--names", choices=("ibsi", "pyradiomics"), default="ibsi", help="names of the features")
+    features.add_argument(
+        "--names", choices=("ibsi", "pyradiomics"), default="ibsi", help="names of the features (default: ibsi)"
+    )
     features.set_defaults(command=features_command)
 
     harmonize = commands.add_parser(
@@ -197,25 +209,34 @@ def init_study(options: argparse.Namespace) -> None:
 
 def check_command(options: argparse.Namespace) -> None:
     from hccstudy.cohort import check_study
+    from hccstudy.errors import Problems
     from hccstudy.parameters import check_parameters
     from hccstudy.tables import read_text_table
 
     started = time.monotonic()
     config, _ = _study_config(options)
-    wrong, notes = [], []
-    if not config["features"]["table"]:
-        outer = max([ring[1] for ring in config["regions"]["rings"].values()], default=0)
-        for path in dict.fromkeys(rules["parameters"] for rules in config["series"].values()):
-            try:
-                check_parameters(path, config["features"]["mode"], outer, config["preprocess"]["margin_mm"])
-            except StudyError as error:
-                wrong.append(str(error))
+    features, found_in_files = config["features"], Problems()
+    for rules in config.get("series", {}).values():  # none with features.table
+        found_in_files.items += check_parameters(
+            rules["parameters"],
+            features["mode"],
+            features["engine"],
+            spacing=rules["spacing"],
+            resegment_range=rules["resegment_range"],
+            outer_mm=max([outer for _, outer in config["regions"]["rings"].values()], default=0),
+            margin_mm=config["preprocess"]["margin_mm"],
+        )
+    lines = [f"  - {problem}" for problem in dict.fromkeys(found_in_files)]
+    count = len(lines)
     try:
         notes = check_study(config)
     except StudyError as error:
-        wrong.append(str(error))
-    if wrong:
-        raise StudyError("\n".join(wrong))
+        head, *listed = str(error).splitlines()
+        counted = re.fullmatch(r"(\d+) problems?:", head)
+        count += int(counted[1]) if counted else 1
+        lines += listed if counted else [f"  - {head}", *listed]
+    if count:
+        raise StudyError(f"{count} problem{'s' if count > 1 else ''}:\n" + "\n".join(lines))
     for note in notes:
         print(f"note: {note}")
     found = f"{len(read_text_table(config['cohort']['patients']))} patients"
@@ -274,22 +295,30 @@ def simulate_command(options: argparse.Namespace) -> None:
 def features_command(options: argparse.Namespace) -> int:
     from hccstudy.extraction import extract_table
 
-    failed, note = extract_table(
-        options.table,
-        settings=options.settings,
-        out=options.out,
-        jobs=options.jobs,
-        mode=options.mode,
-        engine=options.engine,
-        names=options.names,
-    )
-    for line in failed:
+    try:
+        told = extract_table(
+            options.table,
+            settings=options.settings,
+            out=options.out,
+            jobs=options.jobs,
+            mode=options.mode,
+            engine=options.engine,
+            names=options.names,
+        )
+    except KeyboardInterrupt:
+        print("hccstudy: interrupted; nothing is written", file=sys.stderr)
+        return 130
+    for line in told.errors:
         print(f"hccstudy: {line}", file=sys.stderr)
-    if note:
+    for note in told.notes:
         print(f"note: {note}", file=sys.stderr)
-    lost = f"; {len(failed)} rows without features, see column error" if failed else ""
+    count = len(told.errors) + told.left_out
+    lost = f"; {count} row{'s'[: count != 1]} without features, see column error" if count else ""
     print(f"written: {options.out}{lost}")
-    return 1 if failed else 0
+    if told.left_out:
+        print(f"hccstudy: interrupted; {told.left_out} not measured, the others are written", file=sys.stderr)
+        return 130
+    return 1 if told.errors else 0
 
 
 def harmonize_command(options: argparse.Namespace) -> None:

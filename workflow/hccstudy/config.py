@@ -7,6 +7,7 @@ A study's file is laid over `config/config.yaml`. Sections merge key by key; a m
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
@@ -28,6 +29,15 @@ Config = dict[str, Any]
 
 # Sections that only a study with images has.
 IMAGING = ("series", "imports", "preprocess", "regions")
+
+# What a series asks of preprocess, and how it is switched off: nothing of it in mode parity.
+PREPARATION: dict[str, Any] = {
+    "window": None,
+    "bias_correction": False,
+    "normalization": "none",
+    "resegment_range": None,
+    "resegment_sigma": None,
+}
 
 # Features that pass the univariate screen by default (None: all). Penalized models choose among 50.
 SELECT = {"linear": None, "lasso": 50, "elastic_net": 50, "forest": 20, "boosting": 20}
@@ -147,14 +157,15 @@ def _check_imaging(config: Config, name: str, problems: Problems) -> None:
                 "none for CT (Hounsfield units)",
                 column=f"series.{series}.normalization",
             )
-        for key in ("resegment_range", "resegment_sigma"):
-            if config["features"]["mode"] == "parity" and rules.get(key) is not None:
-                expected = "null with features.mode parity (the parameter file re-segments)"
-                problems.add(name, str(rules[key]), expected, column=f"series.{series}.{key}")
+        if config["features"]["mode"] == "parity":
+            for key, off in PREPARATION.items():
+                if rules.get(key, off) != off:
+                    expected = f"{json.dumps(off)} with features.mode parity (the parameter file does it)"
+                    problems.add(name, json.dumps(rules[key]), expected, column=f"series.{series}.{key}")
     for ring, (inner, outer) in config["regions"]["rings"].items():
         if inner >= outer:
             problems.add(name, f"[{inner}, {outer}]", "inner < outer", column=f"regions.rings.{ring}")
-        if outer + 10 > config["preprocess"]["margin_mm"]:
+        if config["features"]["mode"] == "ibsi" and outer + 10 > config["preprocess"]["margin_mm"]:
             margin = f"at most preprocess.margin_mm - 10 = {config['preprocess']['margin_mm'] - 10}"
             problems.add(name, f"{outer} mm", margin, column=f"regions.rings.{ring}")
 

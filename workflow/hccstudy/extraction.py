@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 from tqdm import tqdm
 
-from hccstudy.engine.extract import Clock, extract, left_to_pyradiomics
+from hccstudy.engine.extract import Clock, left_to_pyradiomics
 from hccstudy.errors import CaseError, StudyError
-from hccstudy.parameters import load_parameters, widest_filter_mm
-from hccstudy.standardize import check_standardization, standardize
+from hccstudy.extraction_rows import Done, Row, Values, Way, extract_image
+from hccstudy.parameters import load_parameters
+from hccstudy.standardize import check_standardization
 from hccstudy.tables import atomic, read_text_table
 
 REQUIRED = ["patient", "region", "image", "mask"]
 MODES = ("parity", "ibsi")
-MARGIN_MM = 10.0  # kept around the regions: more than local intensity peaks and wavelets look at
-Row = dict[str, str]
-Values = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Way:
-    """How features are extracted: parameter file, mode, engine and names."""
+class Outcome(NamedTuple):
+    """What a person is told: a line for each row that cannot be measured, notes, and how many rows Ctrl-C left out."""
 
-    settings: str
-    mode: str
-    engine: str
-    names: str
+    errors: list[str]
+    notes: list[str]
+    left_out: int
 
 
 def extract_table(
@@ -47,59 +44,68 @@ def extract_table(
     mode: str = "parity",
     engine: str = "fast",
     names: str = "ibsi",
-) -> tuple[list[str], str]:
+) -> Outcome:
     """Write one row of features per row of `table`, in the same order; rows of one image share its filtering.
 
-    `table` (CSV, TSV): patient, region, image, mask, optional label (value of the region in the mask); paths are
-    relative to the folder of the command. `mode` "parity" prepares images as pyradiomics does, "ibsi" as a study does
-    (hccstudy.standardize). A row that cannot be computed keeps its place with empty features and says why in the
-    column `error`. Returns those messages, and a line on the time spent in pyradiomics' own filters ("" for none).
+    `table` (CSV, TSV, XLSX, Parquet): patient, region, image, mask, optional label (value of the region in the mask, 1 or
+    more; default: `setting.label` of the parameter file, else 1); paths are relative to the folder of the command. `mode`
+    "parity" prepares images as pyradiomics does, "ibsi" as a study does (hccstudy.standardize). `out` gets the columns of
+    `table`, `error` and the features; an existing file is replaced. A row that cannot be measured, or was not before
+    Ctrl-C, keeps its place with empty features and says why in `error`.
     """
-    ending = Path(out).suffix
-    if ending not in {".csv", ".tsv", ".parquet"}:
-        raise StudyError(f"{out}: the ending is {ending!r}; expected .csv, .tsv or .parquet")
     if jobs < 1:
         raise StudyError(f"--jobs is {jobs}; expected 1 or more")
-    _check_mode(settings, mode)
-    frame = read_text_table(table)
-    absent = [column for column in REQUIRED if column not in frame.columns]
-    if absent:
-        found = ", ".join(frame.columns)
-        raise StudyError(f"{table}: no column {', '.join(absent)}; found {found}; expected {', '.join(REQUIRED)}")
-    if frame.empty:
-        raise StudyError(f"{table}: no row; expected one row a region")
-    rows = frame.to_dict("records")
-    groups: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        groups.setdefault(row["image"], []).append(place)
-    way = Way(settings, mode, engine, names)
-    results: list[Values | CaseError | None] = [None] * len(rows)
+    way = Way(settings, mode, engine, names, _check_settings(settings, mode))
+    frame = _read(table)
+    _check_output(out, table)
+    cells = frame.assign(number=frame.index, label=frame.get("label", ""))[list(Row._fields)]
+    rows = [Row(*row) for row in cells.itertuples(index=False, name=None)]
+    results: dict[int, Values | CaseError] = {row.number: error for row in rows if (error := _empty_cell(row))}
+    images: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.number not in results:
+            images.setdefault(row.image, []).append(row)
     clock: Clock = defaultdict(float)
-    with tqdm(total=len(rows), unit="region", file=sys.stderr) as progress:
-        for places, measured, spent in _run(rows, list(groups.values()), way, jobs):
-            for place, values in zip(places, measured, strict=True):
-                results[place] = values
-            for what, seconds in spent.items():
+    ambiguous: list[str] = []
+    with tqdm(total=len(rows), initial=len(results), unit="region", file=sys.stderr, disable=None) as progress:
+
+        def take(done: Done) -> None:
+            results.update(done.results)
+            ambiguous.extend(done.ambiguous)
+            for what, seconds in done.clock.items():
                 clock[what] += seconds
-            progress.update(len(places))
-    _write(frame, results, out)
+            progress.update(len(done.results))
+
+        try:
+            _run(list(images.values()), way, jobs, take)
+        except KeyboardInterrupt:
+            if not any(isinstance(values, dict) for values in results.values()):
+                raise
     errors = [
-        f"{table} row {row} ({frame.loc[row, 'patient']}, {frame.loc[row, 'region']}): {values}"
-        for row, values in zip(frame.index, results, strict=True)
-        if isinstance(values, CaseError)
+        f"{table} row {row.number} ({row.patient}, {row.region}): {results[row.number]}"
+        for row in rows
+        if isinstance(results.get(row.number), CaseError)
     ]
-    return errors, left_to_pyradiomics(clock)
+    left_out = [row.number for row in rows if row.number not in results]
+    replaced = _write(frame, results | dict.fromkeys(left_out, CaseError("not measured", "interrupted")), out)
+    notes = [*_alike(table, frame), *replaced, *_default_label(ambiguous, way), left_to_pyradiomics(clock)]
+    return Outcome(errors, [note for note in notes if note], len(left_out))
 
 
-def _check_mode(settings: str, mode: str) -> None:
+# --- what is given ------------------------------------------------------------------------------------------
+
+
+def _check_settings(settings: str, mode: str) -> int:
+    """StudyError where `mode` cannot follow the parameter file; returns the default label."""
     found = load_parameters(settings).settings
     if mode not in MODES:
         raise StudyError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
+    label = int(found.get("label", 1))
     if mode == "parity":
         ours = [key for key in ("roundIntensities", "resegmentSigma") if found.get(key)]
         if ours:
             raise StudyError(f"{settings}: section ibsi has {', '.join(ours)}; expected --mode ibsi with it")
-        return
+        return label
     other = [key for key in ("normalize", "preCrop") if found.get(key)]
     if other:
         raise StudyError(f"{settings}: sets {', '.join(other)}; expected neither in mode ibsi")
@@ -107,89 +113,104 @@ def _check_mode(settings: str, mode: str) -> None:
         check_standardization(found)
     except StudyError as error:
         raise StudyError(f"{settings}: {error}") from error
+    return label
 
 
-Done = tuple[list[Values | CaseError], Clock]
+def _read(table: str) -> pd.DataFrame:
+    frame = read_text_table(table)
+    absent = [column for column in REQUIRED if column not in frame.columns]
+    if absent:
+        found = ", ".join(frame.columns)
+        raise StudyError(f"{table}: no column {', '.join(absent)}; found {found}; expected {', '.join(REQUIRED)}")
+    if frame.empty:
+        raise StudyError(f"{table}: no row; expected one row a region")
+    return frame
 
 
-def _run(
-    rows: Sequence[Row], groups: Sequence[list[int]], way: Way, jobs: int
-) -> Iterator[tuple[list[int], list[Values | CaseError], Clock]]:
-    if jobs == 1:
-        for places in groups:
-            yield places, *_extract_image([rows[place] for place in places], way)
+def _check_output(out: str, table: str) -> None:
+    """StudyError, before hours of work, where `out` cannot be written; makes its folder."""
+    path = Path(out)
+    if path.suffix not in {".csv", ".tsv", ".parquet"}:
+        raise StudyError(f"{out}: the ending is {path.suffix!r}; expected .csv, .tsv or .parquet")
+    if path.is_dir():
+        raise StudyError(f"{out}: is a folder; expected a file to write")
+    if path.exists() and path.samefile(table):
+        raise StudyError(f"{out}: is the table of images itself; expected another file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise StudyError(f"{out}: its folder cannot be written to ({error.strerror})") from error
+
+
+def _empty_cell(row: Row) -> CaseError | None:
+    empty = [name for name in REQUIRED if not getattr(row, name)]
+    return CaseError(f"column {empty[0]} is empty") if empty else None
+
+
+def _alike(table: str, frame: pd.DataFrame) -> list[str]:
+    columns = [name for name in (*REQUIRED, "label") if name in frame]
+    twice = frame[frame.duplicated(columns)]
+    return [f"{table}: row {twice.index[0]} repeats an earlier row ({len(twice)} such)"] if len(twice) else []
+
+
+def _default_label(masks: Sequence[str], way: Way) -> list[str]:
+    told = f"no label is given for {len(masks)} row(s) whose mask holds several: label {way.label} was measured"
+    return [f"{told}, such as in {min(masks)}"] if masks else []
+
+
+# --- the work -----------------------------------------------------------------------------------------------
+
+
+def _run(images: Sequence[list[Row]], way: Way, jobs: int, take: Callable[[Done], None]) -> None:
+    if min(jobs, len(images)) < 2:
+        for rows in images:
+            take(extract_image(rows, way))
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_extract_image, [rows[place] for place in places], way): places for places in groups}
-        for done in as_completed(running):
-            yield running[done], *done.result()
+    for rows in _in_processes(images, way, jobs, take):  # which of them a process died of shows when each is alone
+        if _in_processes([rows], way, 1, take):
+            died = CaseError("worker process died", f"{rows[0].image}: out of memory? Try fewer --jobs")
+            take(Done({row.number: died for row in rows}, defaultdict(float), []))
 
 
-def _extract_image(rows: list[Row], way: Way) -> Done:
-    """Features (or what went wrong) of all rows of one image, and the seconds spent."""
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    clock: Clock = defaultdict(float)
-    try:
-        image = sitk.ReadImage(rows[0]["image"])
-    except RuntimeError as error:
-        return [CaseError("unreadable image", f"{rows[0]['image']}: {_last_line(error)}") for _ in rows], clock
-    files: dict[str, sitk.Image] = {}
-    masks, labels, failed = {}, {}, {}
-    for place, row in enumerate(rows):
+def _in_processes(images: Sequence[list[Row]], way: Way, jobs: int, take: Callable[[Done], None]) -> list[list[Row]]:
+    """Returns the images that are not done because a process died."""
+    lost = []
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
+    with ProcessPoolExecutor(
+        min(jobs, len(images)), mp_context=get_context("spawn"), initializer=signal.signal, initargs=ignore
+    ) as pool:
+        running = {pool.submit(extract_image, rows, way): rows for rows in images}
         try:
-            labels[str(place)] = int(row.get("label") or load_parameters(way.settings).settings.get("label", 1))
-            if row["mask"] not in files:
-                files[row["mask"]] = sitk.ReadImage(row["mask"])
-            masks[str(place)] = files[row["mask"]]
-        except RuntimeError as error:
-            failed[str(place)] = CaseError("unreadable mask", f"{row['mask']}: {_last_line(error)}")
-        except ValueError:
-            failed[str(place)] = CaseError("label", f"{row['label']!r}; expected a whole number")
-    found = _measure(image, masks, labels, way, clock) | failed
-    return [found[str(place)] for place in range(len(rows))], clock
+            for future in as_completed(running):
+                try:
+                    done = future.result()
+                except BrokenProcessPool:
+                    lost.append(running[future])
+                else:
+                    take(done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
+            raise
+    return lost
 
 
-def _measure(
-    image: sitk.Image, masks: dict[str, sitk.Image], labels: dict[str, int], way: Way, clock: Clock
-) -> dict[str, Values | CaseError]:
-    if way.mode == "parity":
-        return extract(image, masks, way.settings, labels=labels, names=way.names, engine=way.engine, clock=clock)
-    settings = load_parameters(way.settings).settings
-    margin = max(MARGIN_MM, widest_filter_mm(way.settings))
-    regions = {region: _binary(mask, labels[region]) for region, mask in masks.items()}
+def _write(frame: pd.DataFrame, results: Mapping[int, Values | CaseError], out: str) -> list[str]:
+    """Returns a note on columns of the user's table that were replaced."""
+    found = [results[number] for number in frame.index]
+    values = pd.DataFrame([item if isinstance(item, dict) else {} for item in found], index=frame.index)
+    errors = ["" if isinstance(item, dict) else str(item) for item in found]
+    replaced = [name for name in frame if name == "error" or name in values]
+    table = pd.concat([frame.drop(columns=replaced).assign(error=errors), values], axis="columns")
     try:
-        ready = standardize(image, regions, settings, margin_mm=margin)
-    except CaseError as error:
-        return dict.fromkeys(masks, error)
-    measured = extract(
-        ready.image,
-        ready.masks,
-        way.settings,
-        labels=dict.fromkeys(ready.masks, 1),
-        intensity_masks=ready.intensity_masks,
-        names=way.names,
-        engine=way.engine,
-        clock=clock,
-    )
-    return measured | ready.lost
-
-
-def _binary(mask: sitk.Image, label: int) -> sitk.Image:
-    found = sitk.GetImageFromArray((sitk.GetArrayViewFromImage(mask) == label).astype(np.uint8))
-    found.CopyInformation(mask)
-    return found
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
-
-
-def _write(frame: pd.DataFrame, results: Sequence[Values | CaseError | None], out: str) -> None:
-    values = pd.DataFrame([item if isinstance(item, dict) else {} for item in results], index=frame.index)
-    errors = ["" if isinstance(item, dict) else str(item) for item in results]
-    table = pd.concat([frame.assign(error=errors), values], axis="columns")
-    with atomic(out) as temporary:
-        if out.endswith(".parquet"):
-            table.to_parquet(temporary, index=False)
-        else:
-            table.to_csv(temporary, sep="\t" if out.endswith(".tsv") else ",", index=False, lineterminator="\n")
+        with atomic(out) as temporary:
+            if out.endswith(".parquet"):
+                table.to_parquet(temporary, index=False)
+            else:
+                table.to_csv(temporary, sep="\t" if out.endswith(".tsv") else ",", index=False, lineterminator="\n")
+    except OSError as error:
+        raise StudyError(f"{out}: not written ({error.strerror or error})") from error
+    return [f"columns of the table that are replaced: {', '.join(replaced)}"] if replaced else []

@@ -32,11 +32,12 @@ def measure(
     settings: dict[str, Any],
     clock: Clock | None = None,
 ) -> dict[str, dict[str, float] | CaseError]:
-    """`extract` with the settings of the stage (see `extract_batch`)."""
+    """`extract` with the settings of the stage (see `extract_batch`); masks of regions hold 1, whatever the file's label."""
     return extract(
         image,
         masks,
         settings["parameters"][series],
+        labels=dict.fromkeys(masks, 1),
         intensity_masks=intensity_masks if settings["mode"] == "ibsi" else None,
         names=settings["names"],
         engine=settings["engine"],

@@ -332,6 +332,8 @@ def check_settings(settings: dict[str, Any]) -> None:
             fitting = [modality for modality, rules in MODALITIES.items() if knob in rules.knobs]
             expected = f"it to be off for {series['modality']} (it is for {', '.join(fitting)})"
             must(not on or series["modality"] in fitting, f"{key}.{knob}", series[knob], expected)
+            allowed = not on or settings["mode"] == "ibsi"
+            must(allowed, f"{key}.{knob}", series[knob], "it to be off with features.mode parity")
         if series["normalization"] == "nyul":
             must(bool(series["landmarks"]), f"{key}.landmarks", series["landmarks"], "a file, for nyul")
 
@@ -361,21 +363,22 @@ def to_study_grid(
 ) -> tuple[sitk.Image, list[sitk.Image]]:
     """One image and its readers' label maps on the study grid, cut to what the labels and the margin need.
 
-    The cut changes no value: grid and intensities are those of the whole image. In mode "parity" it is the whole
-    image on its acquired grid, for pyradiomics' own resampling. CaseError where a reader's map has no tumor, or loses
-    it by interpolation.
+    The cut changes no voxel: grid and intensities are those of the whole image. What filters then see beyond it is for
+    the margin to hold (`parameters.filter_reach_mm`). In mode "parity" image and maps stay as they were acquired, with
+    their type, which pyradiomics resamples into. CaseError where a reader's map has no tumor, or loses it by
+    interpolation.
     """
     series = settings["series"][name]
     for labels in maps:
         if not (labels == TUMOR).any():
             raise CaseError("empty mask", f"series {name}: no voxel of label {TUMOR} (tumor)")
-    prepared = prepare_intensities(image, maps[0], series)
     old = image.GetSpacing()[::-1]
     if settings["mode"] == "parity":
-        new, positions = list(old), [np.arange(n, dtype=float) for n in prepared.shape]
-    else:
-        new = [float(side) for side in series["spacing"][::-1]]
-        positions = positions_around(np.maximum.reduce(maps), old, new, settings["margin_mm"])
+        whole = [np.arange(n, dtype=float) for n in maps[0].shape]
+        return image, [place(labels, image, whole, image.GetSpacing()) for labels in maps]
+    prepared = prepare_intensities(image, maps[0], series)
+    new = [float(side) for side in series["spacing"][::-1]]
+    positions = positions_around(np.maximum.reduce(maps), old, new, settings["margin_mm"])
     values = resample(prepared, positions, INTERPOLATORS[series["interpolator"]])
     if series["window"] is not None:
         values = clip(values, series["window"])  # a spline overshoots the window's own edges
@@ -405,7 +408,7 @@ def preprocess_batch(*, cases: str, settings: dict[str, Any], folder: str, table
     `cases` is the table of `imports`; `table` gets the same rows with the files on the study grid.
     `settings`: "series" (name -> modality, spacing, interpolator, window, bias_correction, normalization,
     normalization_region, landmarks), "margin_mm" (what is kept around the labels: at least the largest
-    ring plus the support of the filters) and "mode" (of features: "parity" keeps the acquired grid).
+    ring plus the reach of the filters) and "mode" (of features: "parity" keeps images as they were acquired).
     """
     check_settings(settings)
     using = [series for series in settings["series"].values() if series["normalization"] == "nyul"]

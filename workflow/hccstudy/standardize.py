@@ -64,8 +64,7 @@ def standardize(
     if not acquired:
         return Standardized(image, {}, {}, lost)
 
-    old = image.GetSpacing()
-    new = [wanted or side for wanted, side in zip(settings.get("resampledPixelSpacing") or old, old, strict=True)]
+    old, new = image.GetSpacing(), new_spacing(image, settings)
     positions = positions_around(np.logical_or.reduce(list(acquired.values())), old[::-1], new[::-1], margin_mm)
     order = INTERPOLATORS[settings.get("interpolator", "sitkBSpline")]
     moved = resample(values, positions, order)
@@ -84,6 +83,12 @@ def standardize(
             place(part.astype(np.uint8), image, positions, new) for part in (morphological, intensity)
         )
     return Standardized(place(moved, image, positions, new), kept, inside, lost)
+
+
+def new_spacing(image: sitk.Image, settings: Mapping[str, Any]) -> list[float]:
+    """Spacing (x, y, z; mm) of the standard grid of an image: resampledPixelSpacing, where 0 keeps an axis."""
+    old = image.GetSpacing()
+    return [wanted or side for wanted, side in zip(settings.get("resampledPixelSpacing") or old, old, strict=False)]
 
 
 def check_standardization(settings: Mapping[str, Any]) -> None:
@@ -119,18 +124,28 @@ def _is_number(value: Any) -> bool:
 
 
 def _on_grid_of(image: sitk.Image, mask: sitk.Image, region: str) -> Mask:
-    same_place = mask.IsCongruentImageGeometry(image, SAME_VOXEL, 1e-3)
-    if mask.GetSize() != image.GetSize() or not same_place:
-        grids = "; ".join(
-            f"the {name} has {item.GetSize()} voxels of {item.GetSpacing()} mm, origin {item.GetOrigin()}, "
-            f"direction {item.GetDirection()}"
-            for name, item in (("mask", mask), ("image", image))
-        )
-        raise CaseError("mask on another grid", f"region {region}: {grids}; expected one grid")
+    if mask.GetSize() != image.GetSize() or not mask.IsCongruentImageGeometry(image, SAME_VOXEL, 1e-3):
+        raise CaseError("mask on another grid", f"region {region}: {grids(image, mask)}")
     array: Mask = sitk.GetArrayFromImage(mask) != 0
     if not array.any():
         raise CaseError("empty mask", f"region {region}: no voxel; expected 1 or more")
     return array
+
+
+def grids(image: sitk.Image, mask: sitk.Image) -> str:
+    """The grids of an image and of a mask that is on another one, in words for a message."""
+
+    def told(item: sitk.Image) -> str:
+        size = "x".join(map(str, item.GetSize()))
+        spacing = "x".join(f"{side:.4g}" for side in item.GetSpacing())
+        return f"{size} voxels of {spacing} mm, origin ({', '.join(f'{value:.2f}' for value in item.GetOrigin())})"
+
+    found = f"the mask has {told(mask)}; the image {told(image)}"
+    if mask.GetSize() == image.GetSize():  # what rounded numbers may not show
+        ends = ([0] * image.GetDimension(), [side - 1 for side in image.GetSize()])
+        places = np.array([[item.TransformIndexToPhysicalPoint(end) for end in ends] for item in (mask, image)])
+        found += f"; voxels are up to {np.linalg.norm(places[0] - places[1], axis=1).max():.2g} mm apart"
+    return f"{found}; expected one grid"
 
 
 def _loss(region: str, before: Mask, after: Mask, new: Sequence[float], limits: tuple[Any, Any]) -> CaseError:

@@ -23,7 +23,7 @@ from hccstudy.engine.regions import Region
 from hccstudy.engine.resampling import Volume, bounding_box, prepare
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.ibsi import ibsi_values
-from hccstudy.parameters import STANDARDIZATION, load_parameters
+from hccstudy.parameters import STANDARDIZATION, check_engine, load_parameters
 
 NAMES = ("ibsi", "pyradiomics")
 ENGINES = ("fast", "pyradiomics")
@@ -70,7 +70,7 @@ def extract(
         raise StudyError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     extractor = load_parameters(parameters)
     if engine == "pyradiomics" or image.GetDimension() == 2:
-        _check_reference(extractor, parameters)
+        check_engine(parameters, "pyradiomics")
     started = time.perf_counter()
     clock = defaultdict(float) if clock is None else clock
     settings = dict(extractor.settings)
@@ -104,7 +104,7 @@ def extract(
             if not isinstance(values, CaseError):
                 found[region] = _under_ibsi_names(extractor, case, values, settings, limits)
     for region, error in found.items():
-        if isinstance(error, CaseError) and error.reason == "features not computable":
+        if isinstance(error, CaseError) and error.reason == "features not computable" and intensity_masks is None:
             found[region] = _explained(error, region, masks[region], label_of[region])
     clock["all"] += time.perf_counter() - started
     return {region: found[region] for region in masks}
@@ -360,13 +360,6 @@ def _flat_shape(extractor: RadiomicsFeatureExtractor, case: _Case, settings: Set
 # --- the reference engine -----------------------------------------------------------------------------------
 
 
-def _check_reference(extractor: RadiomicsFeatureExtractor, parameters: str) -> None:
-    if "LBP3D" in extractor.enabledImagetypes:
-        raise StudyError(f"{parameters}: LBP3D needs engine fast: pyradiomics 3.0.1 fails with this version of SciPy")
-    if "binOrigin" in extractor.settings:
-        raise StudyError(f"{parameters}: binOrigin needs engine fast: pyradiomics has no such setting")
-
-
 def _reference(
     extractor: RadiomicsFeatureExtractor,
     image: sitk.Image,
@@ -436,9 +429,11 @@ def _under_ibsi_names(
         levels[case.intensity] = case.region.levels(volume.values[case.intensity], arguments)
         # slices of force2D come first
         axes = np.roll([0, 1, 2], -settings.get("force2Ddimension", 0)) if force_2d else [0, 1, 2]
-        arrays = (volume.values, case.morphological, case.intensity, levels)
         extra = extra_features(
-            *(array.transpose(axes) for array in arrays),
+            volume.values.transpose(axes),
+            case.morphological.transpose(axes),
+            case.intensity.transpose(axes),
+            levels.transpose(axes),
             [volume.spacing[axis] for axis in axes],
             classes=classes,
             force_2d=force_2d,

@@ -6,9 +6,8 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import highdicom
 import numpy as np
 import pydicom
 import SimpleITK as sitk
@@ -20,6 +19,9 @@ from hccstudy.imports.acquisition import KEYWORDS, Header
 from hccstudy.imports.geometry import check_grid, check_spacing, stack_slices
 from hccstudy.imports.images import unreadable
 from hccstudy.imports.suv import KEYWORDS as SUV_KEYWORDS
+
+if TYPE_CHECKING:
+    import highdicom
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +204,8 @@ def _pixels(file: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray[Any, An
 
 def _read_frames(file: Path, kind: str) -> sitk.Image:
     """An enhanced (multi-frame) image whose frames are one regular stack."""
+    import highdicom  # slow to import, and most images are not enhanced
+
     with unreadable(file, kind):
         volume = highdicom.imread(file).get_volume(dtype=np.float32, apply_real_world_transform=False)
         return volume_image(volume.array, volume)

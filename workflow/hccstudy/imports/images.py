@@ -7,6 +7,7 @@ word, so the bytes and the header are checked here first.
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import struct
 import zlib
@@ -65,6 +66,23 @@ def read_image_file(path: Path, kind: str) -> sitk.Image:
         _check_size(size, path, kind)
         image = reader.Execute()
     check_grid(image, str(path))
+    return image
+
+
+def read_any_file(path: Path, kind: str) -> sitk.Image:
+    """Read an image file of any format and dimension that SimpleITK knows. NIfTI, NRRD and MetaImage are proven whole, as in
+    `read_image_file`, and intensities of all formats finite.
+    """
+    with unreadable(path, kind):
+        image = sitk.ReadImage(str(path))
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            _check_nifti(path, kind, image)
+        elif is_image_file(path):
+            _check_text_header(path, kind)
+        array = sitk.GetArrayViewFromImage(image)
+        bad = 0 if array.dtype.kind in "iu" else int((~np.isfinite(array)).sum())
+    if bad:
+        raise CaseError("non-finite voxels", f"{path}: {bad} voxels are NaN or infinite; expected none")
     return image
 
 
@@ -134,8 +152,11 @@ def _check_size(size: tuple[int, ...], path: Path, kind: str) -> None:
         )
 
 
-def _check_nifti(path: Path, kind: str) -> None:
-    """Hold length, spacing and voxels of a NIfTI-1 or NIfTI-2 file against its header (ITK sets NaN to 0)."""
+def _check_nifti(path: Path, kind: str, image: sitk.Image | None = None) -> None:
+    """Hold length, spacing and voxels of a NIfTI-1 or NIfTI-2 file against its header (ITK sets NaN to 0).
+
+    With the `image` as read from it a compressed file is not decompressed again, if gzip's checksum is that of `image`.
+    """
     zipped = path.name.lower().endswith(".gz")
     with gzip.open(path) if zipped else path.open("rb") as handle:
         head = handle.read(540)
@@ -159,10 +180,14 @@ def _check_nifti(path: Path, kind: str) -> None:
             raise ValueError(f"its header puts the voxels at byte {offset}")
         size = dimensions[1 : dimensions[0] + 1]
         _check_size(size, path, kind)
-        check_spacing([step * NIFTI_UNITS.get(units & 7, 1) for step in steps[1:4]], str(path))
+        spacing = steps[1 : 1 + min(dimensions[0], 3)]
+        check_spacing([step * NIFTI_UNITS.get(units & 7, 1) for step in spacing], str(path))
         expected = int(offset) + int(np.prod(size, dtype=np.int64)) * bits // 8
         handle.seek(0)
-        length, bad = len(handle.read(int(offset))), 0
+        start = handle.read(int(offset))
+        if zipped and image is not None and _checksum_holds(path, start, image):
+            return
+        length, bad = len(start), 0
         # To the end, for gzip's checksum; not far beyond the stated length, for a bomb.
         while length <= expected + CHUNK and (chunk := handle.read(CHUNK)):
             if code in NIFTI_FLOATS:
@@ -173,6 +198,15 @@ def _check_nifti(path: Path, kind: str) -> None:
         raise EOFError(f"{length} bytes of header and voxels; expected {expected} by its header")
     if bad:
         raise CaseError("non-finite voxels", f"{path}: {bad} voxels are NaN or infinite; expected none")
+
+
+def _checksum_holds(path: Path, start: bytes, image: sitk.Image) -> bool:
+    """Whether gzip's checksum (RFC 1952) is that of the header and the voxels as read: then they are the file's."""
+    with path.open("rb") as handle:
+        handle.seek(-8, os.SEEK_END)
+        checksum: int = struct.unpack("<I", handle.read(4))[0]
+    voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(image))
+    return zlib.crc32(voxels.data, zlib.crc32(start)) == checksum
 
 
 def _header(path: Path) -> str:

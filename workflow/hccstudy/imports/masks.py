@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import highdicom
 import numpy as np
 import pydicom
 import SimpleITK as sitk
@@ -188,6 +187,8 @@ def _odd(array: NDArray[Any]) -> float:
 
 
 def _from_seg(file: Path, image: sitk.Image) -> Labels:
+    import highdicom  # slow to import, and most masks are no SEG
+
     with unreadable(file, "mask"):
         dataset = highdicom.seg.segread(file)
         # In a LABELMAP segmentation segment 0 is the background.

@@ -141,7 +141,7 @@ def _imaging(settings: Mapping[str, Any]) -> str:
         spans = _listed(f"{inner:g} to {outer:g} mm" for inner, outer in rings.values())
         count = _plural(len(rings), "peritumoral ring")
         around = f" and {count} ({spans} from its border, clipped to the liver where known)"
-    grid = "Images and masks were resampled by PyRadiomics' own conventions as its parameter files say."
+    grid = "Images and masks were prepared by PyRadiomics' own conventions as its parameter files say."
     if not parity:
         grid = (
             "The image grid was aligned by its center as the Image Biomarker Standardisation Initiative (IBSI) "
@@ -150,9 +150,12 @@ def _imaging(settings: Mapping[str, Any]) -> str:
     software = "PyRadiomics"
     if settings["features"]["engine"] == "fast":
         software = "hccstudy, whose values are held against those of PyRadiomics 3.0.1"
+    naming = "named as by PyRadiomics"
+    if settings["features"]["names"] == "ibsi":
+        naming = "named and defined as in the IBSI reference manual where it has them"
     return (
-        f"Image series: {'; '.join(sentences)}. {grid} Regions of interest were the tumor{around}. Features were "
-        f"extracted with {software}; the parameter files are part of the study's configuration."
+        f"Image series: {'; '.join(sentences)}. {grid} Regions of interest were the tumor{around}. Features, {naming}, "
+        f"were extracted with {software}; the parameter files are part of the study's configuration."
     )
 
 

@@ -56,6 +56,7 @@ CLASSES = {
 }
 CLASSES |= {"szm": "GLSZM", "ngl": "GLDM (NGLDM)", "ngt": "NGTDM", "gldm": "GLDM (NGLDM)"}
 CLASSES |= {name: name.upper() for name in ("glcm", "glrlm", "glszm", "ngtdm")}
+CLASSES |= {"dzm": "GLDZM", "ivh": "intensity-volume histogram", "loc": "local intensity"}
 
 METRICS = [*LEADING, "metric", "horizon", "threshold", "estimate", "lower", "upper", "n", "events", "method"]
 CURVE = [*LEADING, "horizon", "predicted", "observed", "lower", "upper"]

@@ -23,6 +23,9 @@ from hccstudy.parameters import load_parameters
 from hccstudy.standardize import check_standardization
 from hccstudy.tables import atomic, read_text_table
 
+# a forked process has its libraries and kernels loaded; so nothing may start a thread before
+START = "fork" if sys.platform == "linux" else "spawn"
+tqdm.monitor_interval = 0
 REQUIRED = ["patient", "region", "image", "mask"]
 MODES = ("parity", "ibsi")
 
@@ -179,7 +182,7 @@ def _in_processes(images: Sequence[list[Row]], way: Way, jobs: int, take: Callab
     lost = []
     ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
     with ProcessPoolExecutor(
-        min(jobs, len(images)), mp_context=get_context("spawn"), initializer=signal.signal, initargs=ignore
+        min(jobs, len(images)), mp_context=get_context(START), initializer=signal.signal, initargs=ignore
     ) as pool:
         running = {pool.submit(extract_image, rows, way): rows for rows in images}
         try:

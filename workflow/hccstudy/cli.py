@@ -226,17 +226,16 @@ def check_command(options: argparse.Namespace) -> None:
             outer_mm=max([outer for _, outer in config["regions"]["rings"].values()], default=0),
             margin_mm=config["preprocess"]["margin_mm"],
         )
-    lines = [f"  - {problem}" for problem in dict.fromkeys(found_in_files)]
+    lines = [str(problem) for problem in dict.fromkeys(found_in_files)]
     count = len(lines)
     try:
         notes = check_study(config)
     except StudyError as error:
-        head, *listed = str(error).splitlines()
-        counted = re.fullmatch(r"(\d+) problems?:", head)
-        count += int(counted[1]) if counted else 1
-        lines += listed if counted else [f"  - {head}", *listed]
+        count += len(error.problems or [error])
+        lines += error.problems.shown() if error.problems else [str(error)]
     if count:
-        raise StudyError(f"{count} problem{'s' if count > 1 else ''}:\n" + "\n".join(lines))
+        listed = "\n".join(f"  - {line}" for line in lines)
+        raise StudyError(f"{count} problem{'s' if count > 1 else ''}:\n{listed}")
     for note in notes:
         print(f"note: {note}")
     found = f"{len(read_text_table(config['cohort']['patients']))} patients"

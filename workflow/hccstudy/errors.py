@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 
 
 class StudyError(Exception):
-    """The study cannot go on as it stands; the message says what was found, what was expected and where."""
+    """The study cannot go on as it stands; the message says what was found, what was expected and where.
+
+    `problems` has them one by one, where they were collected.
+    """
+
+    problems: Problems | None = None
 
 
 class CaseError(StudyError):
@@ -70,7 +75,7 @@ class Problems:
     def __len__(self) -> int:
         return len(self.items)
 
-    def _shown(self, most: int = 5) -> list[str]:
+    def shown(self, most: int = 5) -> list[str]:
         """A line a problem; of many alike in one column the first few and how many more there are."""
         groups: dict[tuple[str, str, str], list[Problem]] = {}
         for problem in self.items:
@@ -86,5 +91,7 @@ class Problems:
     def raise_if_any(self) -> None:
         if self.items:
             count = len(self.items)
-            lines = "\n".join(f"  - {line}" for line in self._shown())
-            raise StudyError(f"{count} problem{'s' if count > 1 else ''}:\n{lines}")
+            lines = "\n".join(f"  - {line}" for line in self.shown())
+            error = StudyError(f"{count} problem{'s' if count > 1 else ''}:\n{lines}")
+            error.problems = self
+            raise error

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from hccstudy.engine.extract import Clock, left_to_pyradiomics
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.extraction_rows import Done, Row, Values, Way, extract_image
-from hccstudy.parameters import load_parameters
+from hccstudy.parameters import check_engine, load_parameters
 from hccstudy.standardize import check_standardization
 from hccstudy.tables import atomic, read_text_table
 
@@ -59,6 +59,7 @@ def extract_table(
     if jobs < 1:
         raise StudyError(f"--jobs is {jobs}; expected 1 or more")
     way = Way(settings, mode, engine, names, _check_settings(settings, mode))
+    check_engine(settings, engine)
     frame = _read(table)
     _check_output(out, table)
     cells = frame.assign(number=frame.index, label=frame.get("label", ""))[list(Row._fields)]

@@ -41,7 +41,7 @@ def standardize(
 
     `masks`: region -> mask on the grid of `image`, nonzero inside. `settings`, as checked by `check_standardization`:
     resampledPixelSpacing ([x, y, z] mm, 0 keeps an axis; null keeps all), interpolator, resegmentRange ([low, high], both
-    included, or null), roundIntensities (true for CT in HU), resegmentSigma (or null). The cut changes no value. Where no
+    included, or null), roundIntensities (true for CT in HU), resegmentSigma (or null). The cut changes no voxel. Where no
     mask has a voxel the image comes back as it was. CaseError where the image has not three dimensions or has intensities
     that are not finite.
     """

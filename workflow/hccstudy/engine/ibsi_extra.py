@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from hccstudy.engine.resampling import bounding_box
 from hccstudy.errors import CaseError
 
 Array = NDArray[Any]
@@ -75,12 +76,9 @@ def extra_features(
 
 def _box(mask: Mask, sides: Array, margin_mm: float) -> tuple[slice, ...]:
     """The bounding box of a mask and the voxels around it up to a distance, as far as the array has them."""
-    box = []
-    for axis, side in enumerate(sides):
-        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        more = int(margin_mm / side)
-        box.append(slice(max(int(filled[0]) - more, 0), int(filled[-1]) + 1 + more))
-    return tuple(box)
+    more = [int(margin_mm / side) for side in sides]
+    box = bounding_box(mask)
+    return tuple(slice(max(part.start - n, 0), part.stop + n) for part, n in zip(box, more, strict=True))
 
 
 def _check_finite(values: Array) -> None:

@@ -37,7 +37,7 @@ def write(tmp_path):
     ("text", "message"),
     [
         ("setting: {resampledPixelSpacing: [1, 1]}", "setting.resampledPixelSpacing is [1, 1]; expected three numbers"),
-        ("setting: {resampledPixelSpacing: [1, 1, .nan]}", "setting.resampledPixelSpacing is [1, 1, nan]"),
+        ("setting: {resampledPixelSpacing: [1, 1, .nan]}", "line 1: .nan, expected a finite decimal number"),
         ("setting: {resampledPixelSpacing: [1, 1, -1]}", "setting.resampledPixelSpacing"),
         (
             "setting: {resampledPixelSpacing: 2}",

@@ -48,10 +48,10 @@ def test_ids_keep_their_zeros_and_na_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not readable as a table"),
+        (b"", "the file is empty"),
         (b"patient\tpatient\n1\t2\n", "appears twice"),
         ("patient\n病人\n".encode("gbk"), "not UTF-8"),
-        (b"a\tb\n1\t2\t3\n1\t2\t3\t4\n", "not readable as a table"),
+        (b"a\tb\n1\t2\t3\n1\t2\t3\t4\n", "row 2: has 3 cells; expected 2"),
     ],
 )
 def test_unreadable_tables_are_refused_with_the_file_name(tmp_path, content, message):

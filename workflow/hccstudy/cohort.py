@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import math
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -49,19 +52,26 @@ class Cohort:
     def cases(self, patients: list[str]) -> list[dict[str, Any]]:
         """What the imports stage gets for `patients`: their rows, and a stamp of each file so that a changed file is
         noticed (size and time of change; the stage itself goes by content)."""
-        chosen = self.patients.set_index("patient").loc[patients]
+        return [
+            self._known[patient] | {"images": [dict(row) for row in self._rows.get(patient, [])]}
+            for patient in patients
+        ]
+
+    def files(self, patients: list[str]) -> list[str]:
+        """The paths of the images of `patients`, each once."""
+        return sorted({row["image"] for patient in patients for row in self._rows.get(patient, []) if row["image"]})
+
+    @functools.cached_property
+    def _known(self) -> dict[str, dict[str, str]]:
+        columns = self.patients[["patient", "center", "index_date"]].astype(str)
+        return {values["patient"]: values for values in columns.to_dict("records")}
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, list[dict[str, Any]]]:
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row, values in zip(self.images.index, self.images.to_dict("records"), strict=True):
             rows[values["patient"]].append({"row": int(row)} | {key: values[key] for key in IMAGE_COLUMNS})
-        return [
-            {
-                "patient": patient,
-                "center": str(chosen.loc[patient, "center"]),
-                "index_date": str(chosen.loc[patient, "index_date"]),
-                "images": rows[patient],
-            }
-            for patient in patients
-        ]
+        return rows
 
 
 def stamp(path: str) -> str:
@@ -69,20 +79,39 @@ def stamp(path: str) -> str:
 
     It is "" where nothing is there.
     """
-    place = Path(path)
-    if place.is_dir():
-        files = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]
-    else:
-        stem = place.name.removesuffix(".gz").rsplit(".", 1)[0]
-        files = [place, *(place.with_name(stem + ending) for ending in (".json", ".raw", ".zraw"))]
-    found = []
-    for file in sorted(files):
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        found.append(f"{status.st_size}-{status.st_mtime_ns}")
+    found = [f"{status.st_size}-{status.st_mtime_ns}" for status in _statuses(path)]
     return found[0] if len(found) == 1 else digest(found)[:16] if found else ""
+
+
+def voxels_mb(path: str) -> int:
+    """About how many MB an image takes with 16 bits a voxel: the size of its file (thrice where it is compressed) or of
+    all files below its folder. 0 where nothing is there."""
+    compressed = path.lower().endswith((".gz", ".nrrd", ".mha"))
+    return sum(status.st_size for status in _statuses(path)) * (3 if compressed else 1) // 10**6
+
+
+def _statuses(path: str) -> list[os.stat_result]:
+    """Of a file and what belongs to it, or of all files below a folder, by name. Ten thousand patients have millions of
+    DICOM files, so each is asked once, and nothing is opened."""
+    if Path(path).is_dir():
+        return [status for _, status in sorted(_below(path), key=lambda item: item[0])]
+    stem = path.removesuffix(".gz").rsplit(".", 1)[0]
+    endings = [".json", ".raw", ".zraw"] if path.endswith(".mhd") else [".json"]
+    found = []
+    for file in [path, *(stem + ending for ending in endings)]:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(Path(file).stat())
+    return found
+
+
+def _below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(entry.path)
+            else:
+                with contextlib.suppress(OSError):
+                    yield entry.path, entry.stat()
 
 
 def read_cohort(config: Config) -> Cohort:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import unicodedata
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
 import pandas as pd
 
+from hccstudy import tables
 from hccstudy.config import Config, landmark_days, schema
 from hccstudy.errors import Problems
 from hccstudy.tables import read_text_table
@@ -116,9 +120,8 @@ def _cell(text: str, rules: dict[str, Any]) -> tuple[Any, str]:
         return None, f"one of {', '.join(rules['levels'])}, or empty"
     if text == "":
         return math.nan, ""
-    try:
-        number = float(text)
-    except ValueError:
+    number = tables.number(text)
+    if math.isnan(number):
         hint = " (a decimal point, not a comma)" if re.fullmatch(r"-?\d+,\d+", text) else ""
         return math.nan, f"a number{hint}"
     if not math.isfinite(number):
@@ -141,11 +144,26 @@ def is_date(text: str) -> bool:
         return False
 
 
+def _spelling(patient: str) -> str:
+    """What is the same for ids that differ in letters' case or in how Unicode writes a character."""
+    return unicodedata.normalize("NFKC", patient).casefold()
+
+
+def near_id(patient: str, known: Iterable[str]) -> str:
+    """ " (is it '001'?)" where a known id differs in case, spaces, leading zeros or forms of characters only."""
+
+    def bare(text: str) -> str:
+        return re.sub(r"\s", "", _spelling(text)).lstrip("0")
+
+    near = next((name for name in known if patient and bare(name) == bare(patient)), None)
+    return f" (is it {near!r}?)" if near else ""
+
+
 def _check_ids(ids: pd.Series, file: str, problems: Problems) -> None:
     rules = schema("patients")["properties"]["patient"]
     first: dict[str, Any] = {}
     for row, patient in ids.items():
-        key = patient.casefold()  # some file systems do not tell a from A
+        key = _spelling(patient)  # some file systems do not tell a from A
         if not patient:
             problems.add(file, "empty", "an id", row=row, column="patient")
         elif not re.fullmatch(rules["pattern"].strip("^$"), patient):
@@ -192,11 +210,15 @@ def read_images(config: Config, patients: pd.DataFrame, problems: Problems, note
     for row, values in zip(raw.index, raw.to_dict("records"), strict=True):
         patient = values["patient"]
         if patient not in ids:
-            expected = f"a patient of {config['cohort']['patients']}"
+            expected = f"a patient of {config['cohort']['patients']}{near_id(patient, ids)}"
             problems.add(file, repr(patient) if patient else "empty", expected, row=row, column="patient")
         for column in ("image", "mask"):
             if not values[column]:
                 problems.add(file, "empty", "a path", row=row, who=patient, column=column)
+        for column in ("image", "mask", "liver_mask", "lesions_mask"):
+            if max(map(len, map(os.fsencode, values[column].split("/")))) > 255 or len(values[column]) > 1000:
+                expected = "a path that a disk can hold"
+                problems.add(file, repr(values[column]), expected, row=row, who=patient, column=column)
         key = (patient, values["timepoint"], values["series"], values["reader"])
         if key in seen:
             what = f"the same timepoint, series and reader as row {seen[key]}"

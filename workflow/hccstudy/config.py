@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
@@ -17,7 +19,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from hccstudy import endpoints
+from hccstudy import endpoints, tables
 from hccstudy.errors import Problems, StudyError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,6 +45,7 @@ PREPARATION: dict[str, Any] = {
 SELECT = {"linear": None, "lasso": 50, "elastic_net": 50, "forest": 20, "boosting": 20}
 
 
+LARGEST = 100_000  # values of a YAML file
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
 
 
@@ -52,28 +55,64 @@ def schema(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8")))
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not a silent overwrite."""
+class _PlainValues(yaml.SafeLoader):
+    """YAML that means what it shows: no key twice (the last would win), keys that are text, and decimal finite numbers
+    (012 would be 10, and 1:30 would be 90)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key in keys:
+        for key, (at, _) in zip(keys, node.value, strict=True):
             if keys.count(key) > 1:
                 line = node.start_mark.line + 1
                 raise yaml.YAMLError(f"key {key!r} stands twice in the section that begins in line {line}")
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"line {at.start_mark.line + 1}: key {key!r}, expected a name (put it in quotes)")
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        plain = re.fullmatch(r"[+-]?0\d.*", node.value) is None and math.isfinite(tables.number(node.value))
+        if not plain:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value}, expected a finite decimal number")
+        return int(node.value) if node.tag.endswith(":int") else float(node.value)
+
+    def construct_date(self, node: yaml.ScalarNode) -> str:
+        return node.value  # no key holds a date; a center or level may look like one
+
+
+for _tag in ("int", "float"):
+    _PlainValues.add_constructor(f"tag:yaml.org,2002:{_tag}", _PlainValues.construct_number)
+_PlainValues.add_constructor("tag:yaml.org,2002:timestamp", _PlainValues.construct_date)
+
+
+def load_yaml(path: str | Path) -> Any:
+    """The plain values of a YAML file; StudyError says what is wrong with it, or is not what it seems."""
+    try:
+        content = yaml.load(tables.read_utf8(path), _PlainValues)
+    except RecursionError as error:
+        raise StudyError(f"{path}: not readable (too many brackets in brackets)") from error
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: not readable ({' '.join(str(error).split())})") from error
+    waiting, count = [content], 0
+    while waiting:  # nine lines of aliases can hold a billion values, or themselves
+        count += 1
+        if count > LARGEST:
+            raise StudyError(
+                f"{path}: holds more than {LARGEST} values (aliases of aliases?); expected a configuration"
+            )
+        value = waiting.pop()
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return content
 
 
 def read_yaml(path: str | Path) -> Config:
     """A YAML file that holds a map; StudyError says what is wrong with it."""
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+        content = load_yaml(path)
     except OSError as error:
         raise StudyError(f"{path}: {error.strerror}; expected a study's configuration (YAML)") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
-        raise StudyError(f"{path}: found {type(content).__name__}; expected sections such as study: and cohort:")
+        found = "nothing" if content is None else type(content).__name__
+        raise StudyError(f"{path}: found {found}; expected sections such as study: and cohort:")
     return content
 
 
@@ -95,8 +134,10 @@ def load_config(overlay: Mapping[str, Any] | None = None, *, name: str = "config
     """
     config = layer(read_yaml(BASE), overlay or {})
     problems = Problems()
-    for error in Draft202012Validator(schema("config")).iter_errors(config):
+    validator = Draft202012Validator(schema("config"), format_checker=Draft202012Validator.FORMAT_CHECKER)
+    for error in validator.iter_errors(config):
         _explain(error, name, problems)
+    _check_finite(config, "", name, problems)
     if not len(problems):
         if config["features"]["table"]:
             config = _without_images(config, overlay or {}, name, problems)
@@ -170,6 +211,14 @@ def _check_imaging(config: Config, name: str, problems: Problems) -> None:
             problems.add(name, f"{outer} mm", margin, column=f"regions.rings.{ring}")
 
 
+def _check_finite(value: Any, place: str, name: str, problems: Problems) -> None:
+    """NaN passes every bound of a schema."""
+    if isinstance(value, float) and not math.isfinite(value):
+        problems.add(name, str(value), "a finite number", column=place)
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        _check_finite(inner, f"{place}.{key}".lstrip("."), name, problems)
+
+
 def _explain(error: Any, name: str, problems: Problems) -> None:
     place = ".".join(str(part) for part in error.absolute_path) or "top level"
     if error.validator == "additionalProperties":
@@ -199,6 +248,7 @@ def _expectation(error: Any) -> str:
         "maxItems": f"{value} items at most",
         "minProperties": f"{value} or more",
         "uniqueItems": "every item once",
+        "format": f"a {value} that can be compiled",
     }
     text = words.get(rule) or f"{rule} {value}"
     description = error.schema.get("description")
@@ -229,6 +279,7 @@ def _check_references(config: Config, name: str, problems: Problems) -> None:
                 "range: [> 0, ...]",
                 column=f"cohort.columns.{column}",
             )
+    _check_words(config, name, problems)
     centers = config["cohort"]["centers"]
     for center in sorted({"pooled", "within-center"} & {*centers["development"], *centers["external"]}):
         problems.add(name, f"a center called {center}", "another name (results are called so)", column="cohort.centers")
@@ -254,6 +305,24 @@ def _check_references(config: Config, name: str, problems: Problems) -> None:
     low, high = config["validation"]["thresholds"]
     if not low < high:
         problems.add(name, f"[{low}, {high}]", "the lower threshold first", column="validation.thresholds")
+
+
+def _check_words(config: Config, name: str, problems: Problems) -> None:
+    """Words that no cell can hold, and those that a spreadsheet would run as soon as it opens a result."""
+    sections: list[tuple[str, Config]] = [
+        ("cohort.centers", config["cohort"]["centers"]),
+        *((f"cohort.columns.{column}", rules) for column, rules in config["cohort"]["columns"].items()),
+        *((f"endpoints.{endpoint}", rules) for endpoint, rules in config["endpoints"].items()),
+    ]
+    for place, rules in sections:
+        for word in (*rules.get("levels", []), *rules.get("development", []), *rules.get("external", [])):
+            if word in tables.MISSING:
+                problems.add(name, repr(word), "another name (such a cell is read as missing)", column=place)
+            elif word != word.strip():
+                problems.add(name, repr(word), "no space at its ends (cells are read without)", column=place)
+            elif tables.is_formula(word):
+                expected = "a name that begins otherwise (spreadsheets take this for a formula)"
+                problems.add(name, repr(word), expected, column=place)
 
 
 def _check_known_in_time(config: Config, name: str, problems: Problems) -> None:

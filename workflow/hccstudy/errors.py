@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+ERROR = "ERROR: "  # begins the last line of a failed job's log
+LONGEST = 600  # characters of what was found in a message
+
 
 class StudyError(Exception):
     """The study cannot go on as it stands; the message says what was found, what was expected and where.
@@ -48,6 +51,8 @@ class Problem:
         if self.who:
             where += f" ({self.who})"
         subject = f"{self.column} is {self.found}" if self.column else self.found
+        if len(subject) > LONGEST:
+            subject = f"{subject[:LONGEST]}... ({len(subject)} characters)"
         return f"{where}: {subject}; expected {self.expected}"
 
 

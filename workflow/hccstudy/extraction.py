@@ -17,11 +17,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from hccstudy.engine.extract import Clock, left_to_pyradiomics
-from hccstudy.errors import CaseError, StudyError
+from hccstudy.errors import CaseError, Problems, StudyError
 from hccstudy.extraction_rows import Done, Row, Values, Way, extract_image
 from hccstudy.parameters import check_engine, load_parameters
 from hccstudy.standardize import check_standardization
-from hccstudy.tables import atomic, read_text_table
+from hccstudy.tables import SIGNS, atomic, is_formula, read_text_table
 
 # a forked process has its libraries and kernels loaded; so nothing may start a thread before
 START = "fork" if sys.platform == "linux" else "spawn"
@@ -128,6 +128,13 @@ def _read(table: str) -> pd.DataFrame:
         raise StudyError(f"{table}: no column {', '.join(absent)}; found {found}; expected {', '.join(REQUIRED)}")
     if frame.empty:
         raise StudyError(f"{table}: no row; expected one row a region")
+    problems = Problems()  # all cells are written again
+    for column, cells in frame.items():
+        for row, text in {"1": str(column), **cells}.items():
+            if is_formula(text) or (column in ("patient", "region") and text.startswith(SIGNS)):
+                expected = "text that begins otherwise (spreadsheets take this for a formula)"
+                problems.add(table, repr(text), expected, row=int(str(row)), column=str(column))
+    problems.raise_if_any()
     return frame
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hccstudy.cohort_tables import near_id
 from hccstudy.errors import CaseError, Problems, StudyError
 from hccstudy.ledger import COLUMNS, entry, write_ledger
-from hccstudy.tables import read_table, read_text_table, write_table
+from hccstudy.tables import is_formula, read_table, read_text_table, write_table
 
 IDS = ("patient", "center")
 REPEAT = ("reader", "repeat")
@@ -153,6 +154,9 @@ def _check_columns(path: str, raw: pd.DataFrame, others: Iterable[str], problems
     for place, name in enumerate(raw.columns):
         if not name or re.fullmatch(r"Unnamed: \d+", name):  # a row index that was saved along: no feature
             problems.add(path, f"column {place + 1} is called {name!r}", "a name for every column, and no row index")
+        if is_formula(name):
+            expected = "a name that begins otherwise (spreadsheets take this for a formula)"
+            problems.add(path, f"column {place + 1} is called {name!r}", expected)
     if set(raw.columns) <= set(others):
         problems.add(path, "no feature", "a column for each feature")
     if raw.empty:
@@ -165,7 +169,9 @@ def _check_patients(path: str, raw: pd.DataFrame, patients: pd.DataFrame, proble
     for row, patient in raw["patient"].items():
         if patient not in centers:
             found = repr(patient) if patient else "empty"
-            problems.add(path, found, "a patient of the patients table", row=row, column="patient")
+            problems.add(
+                path, found, f"a patient of the patients table{near_id(patient, centers)}", row=row, column="patient"
+            )
         elif "center" in raw.columns and raw.loc[row, "center"] != centers[patient]:
             found, expected = repr(raw.loc[row, "center"]), f"{centers[patient]!r} as in the patients table"
             problems.add(path, found, expected, row=row, who=patient, column="center")

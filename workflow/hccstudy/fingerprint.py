@@ -11,6 +11,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from hccstudy.tables import file_digest
+
 PACKAGE = Path(__file__).parent
 
 
@@ -56,7 +58,12 @@ def fingerprint(module: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def stage(call: str) -> str:
-    """A rule's `call` param: "features:extract_batch" -> "features:extract_batch@<fingerprint>"."""
+def stage(call: str, *files: str) -> str:
+    """A rule's `call` param: "features:extract_batch" -> "features:extract_batch@<fingerprint>".
+
+    The contents of the user's `files` that the rule reads are part of it: Snakemake goes by times, and takes a file that was
+    replaced by an older one (`cp -p`, a backup, a clock that was wrong) for unchanged. What is not there adds nothing.
+    """
     module = call.split(":")[0]
-    return f"{call}@{fingerprint(f'hccstudy.{module}')}"
+    contents = "".join(f" {file_digest(file)[:16]}" for file in files if Path(file).is_file())
+    return f"{call}@{fingerprint(f'hccstudy.{module}')}{contents}"

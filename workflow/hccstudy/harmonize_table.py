@@ -7,7 +7,6 @@ docs/harmonize.md for the policy.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from hccstudy import __version__
 from hccstudy.combat import ComBat, varies
 from hccstudy.errors import Problems, StudyError
-from hccstudy.tables import digest, read_text_table, write_json, write_table
+from hccstudy.tables import SIGNS, check_folder, digest, is_formula, number, read_text_table, write_json, write_table
 
 FORMAT, VERSION = "hccstudy harmonize", 1
 KEYS = ("format", "version", "hccstudy", "patient", "batch", "fit_on", "added_on", "combat", "checksum")
@@ -28,7 +27,6 @@ KEYS = ("format", "version", "hccstudy", "patient", "batch", "fit_on", "added_on
 SMALL = 20  # patients of a center below which its shift and scale are too uncertain to pass without a word
 LEVELS = 10  # categories of a covariate: more is a number that somebody wrote as a word
 SHOWN = 10  # names that a message lists
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,7 @@ def harmonize_table(
     """
     parameters = Path(out) / "parameters.json"
     _check_overwriting(Path(out) / "harmonized.tsv", parameters, [features, *([apply] if apply else [])])
+    check_folder(out)
     frozen = _read_parameters(apply) if apply else None
     if frozen:
         _check_nothing_to_fit(reference, mean_only, parametric, covariates, fit_on, add_batch)
@@ -141,7 +140,7 @@ def _read_parameters(path: str) -> dict[str, Any]:
     """The content of a parameters.json as this command wrote it; anything else is refused."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(
             f"{path}: not readable as JSON ({error}); expected parameters.json of an earlier run"
         ) from error
@@ -207,6 +206,9 @@ def _check_columns(file: str, cells: pd.DataFrame, named: list[str], of_fit: lis
         raise StudyError(f"{file}: column {place} has no name; expected a name, or the table without this column")
     if absent := [name for name in [*named, *of_fit] if name not in cells.columns]:
         raise StudyError(f"{file}: no column {absent[0]}; found {_some(list(cells.columns))}")
+    if formulas := [name for name in cells.columns if is_formula(name)]:
+        expected = "a name that begins otherwise (spreadsheets take this for a formula)"
+        raise StudyError(f"{file}: a column is called {formulas[0]!r}; expected {expected}")
     if twice := [name for name in named if named.count(name) > 1]:
         raise StudyError(f"{file}: column {twice[0]} is named twice; expected patient, batch and covariates apart")
 
@@ -222,6 +224,10 @@ def _check_ids(problems: Problems, file: str, cells: pd.DataFrame, patient: str,
             )
         if not center:
             problems.add(file, "missing", "a center for every patient", row=row, who=who, column=batch)
+        for column, text in ((patient, who), (batch, center)):
+            if text.startswith(SIGNS):
+                expected = "a name that begins otherwise (spreadsheets take this for a formula)"
+                problems.add(file, repr(text), expected, row=row, column=column)
         first.setdefault(who, row)
 
 
@@ -245,7 +251,7 @@ def _numbers(
     """The features as numbers; what is none is a problem, one a column."""
     values, wrong = np.empty((len(cells), len(features))), []
     for place, name in enumerate(features):
-        values[:, place] = [_number(cell) for cell in cells[name]]
+        values[:, place] = [number(cell) for cell in cells[name]]
         if not np.isfinite(values[:, place]).all():
             wrong.append(place)
     for place in wrong[:SHOWN]:
@@ -265,10 +271,6 @@ def _numbers(
     return values
 
 
-def _number(cell: str) -> float:
-    return float(cell) if NUMBER.fullmatch(cell) else np.nan
-
-
 def _covariate(
     problems: Problems,
     file: str,
@@ -280,7 +282,7 @@ def _covariate(
     """A covariate as numbers if it has nothing else in the chosen rows (frozen: if it was so in the fit), else as text."""
     name = described["name"]
     column = cells[name]
-    numbers = np.array([_number(cell) for cell in column])
+    numbers = np.array([number(cell) for cell in column])
     words = (~np.isfinite(numbers) & (column != "")).to_numpy()
     category = bool(described["levels"]) if "levels" in described else bool((words & chosen).any())
     if category and "levels" not in described and column[chosen].nunique() > LEVELS:
@@ -340,7 +342,7 @@ def _with_values(rows: Rows, harmonized: pd.DataFrame) -> pd.DataFrame:
     if len(bad):
         patient, feature = rows.values.index[bad[0][0]], rows.values.columns[bad[0][1]]
         raise StudyError(f"{rows.file}: feature {feature} of patient {patient} cannot be harmonized: no finite result")
-    text = rows.cells[rows.values.columns].to_numpy(dtype=object)
+    text = rows.cells[rows.values.columns].to_numpy(dtype=object, copy=True)
     changed = after != before
     text[changed] = [repr(value) for value in after[changed].tolist()]
     features = pd.DataFrame(text, index=rows.cells.index, columns=rows.values.columns)

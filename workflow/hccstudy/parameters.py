@@ -18,9 +18,10 @@ from pykwalify.core import Core
 from radiomics import getFeatureClasses, getImageTypes, getParameterValidationFiles
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
+from hccstudy.config import load_yaml
 from hccstudy.engine.ibsi_extra import PEAK_RADIUS_MM
 from hccstudy.engine.regions import CLASSES
-from hccstudy.errors import Problems
+from hccstudy.errors import Problems, StudyError
 
 logging.getLogger("radiomics").setLevel(logging.ERROR)
 logging.getLogger("pykwalify").setLevel(logging.CRITICAL)  # it prints what is raised as well
@@ -57,12 +58,16 @@ def _read(path: str) -> tuple[Content, Problems]:
     """The content of a parameter file and all that is wrong with it."""
     problems = Problems()
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.add(path, f"not readable ({' '.join(str(error).split())})", "a pyradiomics parameter file (YAML)")
+        content = load_yaml(path)
+    except OSError as error:
+        problems.add(path, f"not readable ({error.strerror})", "a pyradiomics parameter file (YAML)")
+        return {}, problems
+    except StudyError as error:
+        problems.add(path, str(error).removeprefix(str(path)).lstrip(": "), "a pyradiomics parameter file (YAML)")
         return {}, problems
     if not isinstance(content, dict) or not set(content) <= SECTIONS:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        found = "nothing" if content is None else found
         problems.add(path, f"found {found}", f"the sections {', '.join(sorted(SECTIONS))}")
         return {}, problems
     ours = content.get("ibsi") or {}

@@ -15,13 +15,14 @@ from hccstudy import __version__
 from hccstudy.endpoints import risk_column
 from hccstudy.errors import Problems, StudyError
 from hccstudy.evaluation import APPARENT, POOLED, TABLES, WITHIN, compare, evaluate
-from hccstudy.tables import file_digest, read_text_table, write_json, write_table
+from hccstudy.tables import check_folder, file_digest, is_formula, number, read_text_table, write_json, write_table
 
 HELD_OUT = "held-out"
 LEFT_OUT = ["endpoint", "evaluation", "harmonization"]  # columns that say nothing of a table of one origin
 ALWAYS = ["metrics", "calibration_curve", "net_benefit"]  # written even where they are empty
 TRUTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 SEPARATORS = "_@.-: "
+NO_FORMULA = "that begins otherwise (spreadsheets take this for a formula)"
 FIGURES = ["discrimination", "calibration", "decision", "roc", "confusion"]
 SUMMARY = ["auc", "harrell_c", "uno_c", "auc_t", "macro_auc", "accuracy", "brier", "oe", "slope"]
 
@@ -73,6 +74,7 @@ def evaluate_table(request: Request) -> Told:
     StudyError: an impossible request, or every wrong cell by row and column.
     """
     _check_request(request)
+    check_folder(request.out)
     raw = read_text_table(request.table)
     if raw.empty:
         raise StudyError(f"{request.table}: no row; expected one row a patient")
@@ -173,6 +175,8 @@ def _check_request(request: Request) -> None:
             raise StudyError(f"--{option} {twice[0]} appears twice; expected every model once")
     roles = [request.event, request.time, request.category, request.center, request.patient]
     for name in (*request.risk, *request.lp):
+        if is_formula(name):
+            raise StudyError(f"{name} is the name of a model; expected one {NO_FORMULA}")
         if name in roles:
             raise StudyError(f"{name} is a score and also an outcome, a center or a patient; expected another column")
     if request.risk and request.lp and len(request.lp) != len(request.risk):
@@ -191,7 +195,7 @@ def _check_request(request: Request) -> None:
         for value in values:
             if not (np.isfinite(value) and valid(value)):
                 raise StudyError(f"--{option} {value:g}; expected {expected}")
-    if request.competing is not None and request.competing in (0, 1):
+    if request.competing is not None and (request.competing in (0, 1) or not np.isfinite(request.competing)):
         raise StudyError(f"--competing {request.competing:g}; expected a value other than 0 (censored) and 1 (event)")
 
 
@@ -218,7 +222,7 @@ class _Reader:
     def numbers(self, column: str, expected: str, low: float = -np.inf, high: float = np.inf) -> pd.Series:
         """Every cell must be a finite number from low to high."""
         texts = self.text(column)
-        values = pd.to_numeric(texts, errors="coerce").astype(float)
+        values = texts.map(number).astype(float)
         bad = ~(np.isfinite(values) & values.between(low, high))
         if high == 1 and values.max() <= 100 and (values > 1).mean() > 0.2:
             expected += " (percent? divide by 100)"
@@ -243,6 +247,7 @@ def _outcomes(reader: _Reader, request: Request) -> tuple[pd.DataFrame, tuple[st
         center = reader.text(request.center)
         reserved = center.isin([POOLED, WITHIN])
         reader.report(center, (center == "") | reserved, f"a center (not called {POOLED} or {WITHIN}: results are)")
+        reader.report(center, center.map(is_formula), f"a center {NO_FORMULA}")
     frame = pd.DataFrame({"patient": patient, "center": center}).assign(
         evaluation=APPARENT if request.apparent else HELD_OUT, harmonization="none"
     )
@@ -256,7 +261,7 @@ def _outcomes(reader: _Reader, request: Request) -> tuple[pd.DataFrame, tuple[st
         return frame.assign(level=observed.where(observed != "", None)), levels
     assert request.event
     texts = reader.text(request.event)
-    event = texts.str.lower().map(TRUTH).fillna(pd.to_numeric(texts, errors="coerce")).astype(float)
+    event = texts.str.lower().map(TRUTH).fillna(texts.map(number)).astype(float)
     codes = [0.0, 1.0] if request.competing is None else [0.0, 1.0, request.competing]
     advice = (
         "" if request.outcome == "binary" or request.competing is not None else " (--competing names a third value)"
@@ -267,7 +272,7 @@ def _outcomes(reader: _Reader, request: Request) -> tuple[pd.DataFrame, tuple[st
     if request.outcome == "survival":
         assert request.time
         moments = reader.text(request.time)
-        time = pd.to_numeric(moments, errors="coerce").astype(float)
+        time = moments.map(number).astype(float)
         reader.report(
             moments,
             ~(np.isfinite(time) & (time > 0)) & (moments != ""),
@@ -388,7 +393,7 @@ def _checked_curves(table: pd.DataFrame, path: str) -> pd.DataFrame:
     if len(times) < 2 or (np.diff(times) <= 0).any() or times[0] < 0:
         found = ", ".join(map(str, table.columns[:5]))
         raise StudyError(f"{path}: the times are {found}...; expected two or more, increasing from 0")
-    values = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    values = table.map(number).to_numpy(dtype=float)
     bad = np.argwhere(~((values >= 0) & (values <= 1)))
     rising = np.argwhere(np.diff(values, axis=1) > 1e-9)
     for places, expected in ((bad, "a survival probability from 0 to 1"), (rising, "survival that never rises")):

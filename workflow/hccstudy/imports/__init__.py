@@ -32,6 +32,7 @@ from hccstudy.imports.images import (
 from hccstudy.imports.masks import label_map
 from hccstudy.imports.suv import to_suv
 from hccstudy.ledger import write_ledger
+from hccstudy.privacy import in_private
 from hccstudy.tables import digest, file_digest, write_table
 
 COLUMNS = [
@@ -57,6 +58,7 @@ def import_batch(
     table: str,
     acquisition: str,
     ledger: str,
+    attempt: int = 1,
 ) -> None:
     """Import a batch of patients into `folder`; one row per patient, series and reader in `table`.
 
@@ -73,20 +75,21 @@ def import_batch(
         stage="imports",
         folder=folder,
         key=[settings, fingerprint("hccstudy.imports")],
+        attempt=attempt,
     )
     for line, images in zip(lines, kept, strict=True):
         line["detail"] = _with_row_number(line["detail"], images)
-    acquired = {(row["patient"], row["series"]): row["acquisition"] for row in reversed(rows)}
-    described = [
-        {"patient": row["patient"], "center": row["center"], "series": row["series"]} | acquired.pop(key)
-        for row in rows
-        if (key := (row["patient"], row["series"])) in acquired
-    ]
+    described: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        series = {name: row[name] for name in ("patient", "center", "series")} | row["acquisition"]
+        told = described.setdefault((row["patient"], row["series"]), series)
+        for name in ("image_sha256", "mask_sha256"):  # of all readers
+            told[name] = " ".join(dict.fromkeys([*told.get(name, "").split(), row[name]]))
     for row in rows:
         for name in ("image", "mask"):
             row[name] = str(Path(folder) / row["patient"] / row[name])
     write_table(pd.DataFrame(rows, columns=COLUMNS), table)
-    write_table(pd.DataFrame(described, columns=acquisitions.COLUMNS), acquisition)
+    write_table(pd.DataFrame(list(described.values()), columns=acquisitions.COLUMNS), acquisition)
     write_ledger(lines, ledger)
 
 
@@ -108,20 +111,29 @@ def _study_images(case: Case, settings: Mapping[str, Any]) -> list[dict[str, str
 
 def _key_case(case: Case, images: list[dict[str, str]], known: dict[Path, str]) -> Case:
     """The case as far as its result depends on it: contents of files instead of stamps, no row numbers."""
-    contents = [
-        {name: value for name, value in image.items() if name not in ("row", "stamp")}
-        | {f"{name}_content": _content(Path(image[name]), known) for name in FILES if image[name]}
-        for image in images
-    ]
+    contents = []
+    for image in images:
+        told = {name: value for name, value in image.items() if name not in ("row", "stamp")}
+        with in_private(image, FILES):
+            found = {f"{name}_content": _content(Path(image[name]), known) for name in FILES if image[name]}
+        contents.append(told | found)
     return {**case, "images": contents}
 
 
 def _content(path: Path, known: dict[Path, str]) -> str:
     """SHA-256 of a file or folder and of what belongs to it; "" where it does not exist."""
     if path not in known:
-        parts = [file_digest(item) for item in [path, *companions(path)]] if path.exists() else []
+        try:
+            parts = [file_digest(item) for item in [path, *companions(path)]] if _is_there(path) else []
+        except PermissionError:
+            parts = ["no permission"]  # told when it is imported
         known[path] = digest(parts) if parts else ""
     return known[path]
+
+
+def _is_there(path: Path) -> bool:
+    """A file or folder; no pipe or device, which could be read forever."""
+    return path.is_file() or path.is_dir()
 
 
 def _import_case(case: Case, scratch: Path, settings: Mapping[str, Any]) -> Rows:
@@ -136,11 +148,13 @@ def _import_case(case: Case, scratch: Path, settings: Mapping[str, Any]) -> Rows
             continue
         shared: dict[tuple[str, str], dict[str, Any]] = {}
         for place in places:
+            row = case["images"][place]
             try:
-                rows.append(_import_row(case, case["images"][place], name, series, settings["labels"], scratch, shared))
+                with in_private(row, FILES):
+                    rows.append(_import_row(case, row, name, series, settings["labels"], scratch, shared))
             except CaseError as error:
                 detail = f"images row #{place}: {error.detail}"
-                raise CaseError(error.reason, detail, excluded=error.excluded) from error
+                raise CaseError(error.reason, detail, excluded=error.excluded) from None
     if not rows:
         names = ", ".join(settings["series"])
         raise CaseError("no image", f"no row of the images table; expected one of the series {names}", excluded=True)
@@ -158,7 +172,7 @@ def _import_row(
 ) -> dict[str, Any]:
     """One images row: its image (imported once for all its readers, kept in `shared`) and its mask."""
     for column in FILES:
-        if row[column] and not Path(row[column]).exists():
+        if row[column] and not _is_there(Path(row[column])):
             raise CaseError("missing file", f"{row[column]}: no such {column} file; expected it to exist")
     if not row["mask"]:
         raise CaseError(f"no {name} mask", f"{row['image']}: no mask is given; expected one", excluded=True)
@@ -172,7 +186,10 @@ def _import_row(
         found = _read_image(row, series)
         where = row["image"]
         if series["modality"] and found.modality and found.modality != series["modality"]:
-            raise CaseError("wrong modality", f"{where}: it is {found.modality}; expected {series['modality']}")
+            raise CaseError(
+                "wrong modality",
+                f"{where}: it is {acquisitions.modality_code(found.modality)}; expected {series['modality']}",
+            )
         check_values(found.image, where)
         dicom = _is_dicom(Path(where))  # an image file of a PET is taken to be in SUV: it could not be converted
         measured = to_suv(found.image, found.headers, where) if dicom and series["modality"] == "PT" else found.image

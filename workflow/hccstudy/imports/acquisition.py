@@ -7,6 +7,7 @@ one of the patient's identifiers or a run of digits that could be a date.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -16,6 +17,7 @@ from typing import Any
 
 import SimpleITK as sitk
 from pydicom import Dataset
+from pydicom.uid import UID
 
 from hccstudy.errors import CaseError
 from hccstudy.tables import read_json
@@ -44,6 +46,9 @@ COLUMNS = [
     "delay_s",
     "days_from_index",
     *(f"{what}_{axis}" for what in ("spacing", "size") for axis in "xyz"),
+    "burned_in_annotation",
+    "image_sha256",
+    "mask_sha256",
 ]
 DATES = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate")
 TIMES = ("AcquisitionTime", "AcquisitionDateTime", "ContrastBolusStartTime")
@@ -64,7 +69,10 @@ IDENTIFIERS = (
 CLOCK = r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(\.\d+)?)?)?"
 TIME = re.compile(CLOCK)
 DATE_TIME = re.compile(rf"\d{{4}}-?\d\d-?\d\d[T ]?{CLOCK}(?:[+-]\d\d:?\d\d|Z)?")
-KEYWORDS = (*TEXTS, "PixelSpacing", *NUMBERS, "LossyImageCompression", *DATES, *TIMES, *IDENTIFIERS)
+# Where text in the picture is common: ultrasound, angiography, endoscopy, photographs, documents, others.
+PICTURED = ("US", "IVUS", "XA", "RF", "ES", "XC", "GM", "DOC", "OT", "SC")
+BURNED_IN = ("BurnedInAnnotation", "Modality", "SOPClassUID", "ConversionType", "ImageType")
+KEYWORDS = (*TEXTS, "PixelSpacing", *NUMBERS, "LossyImageCompression", *DATES, *TIMES, *IDENTIFIERS, *BURNED_IN)
 
 Header = Dataset | Mapping[str, Any]  # DICOM keyword -> value
 
@@ -80,7 +88,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         found = read_json(path)
         if not isinstance(found, dict):
             raise ValueError("expected an object of attributes")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CaseError("unreadable sidecar", f"{path}: not a JSON file of attributes ({error})") from error
     if "ManufacturersModelName" in found:
         found["ManufacturerModelName"] = found["ManufacturersModelName"]
@@ -112,7 +120,41 @@ def describe_acquisition(headers: Sequence[Header], image: sitk.Image, index_dat
     for axis, spacing, size in zip("xyz", image.GetSpacing(), image.GetSize(), strict=True):
         result[f"spacing_{axis}"] = f"{spacing:.6g}"
         result[f"size_{axis}"] = str(size)
+    result["burned_in_annotation"] = burned_in(headers)
     return result
+
+
+def burned_in(headers: Sequence[Header]) -> str:
+    """Whether text (a name, a date) may be part of the picture: "yes" where a header says so, "risk: why" where such images
+    often hold some (PS3.15 C.7.2, TCIA's practice), "" where nothing points to it or no header is there.
+
+    A header that denies it takes no risk away: scanners set it by default. No text of a header is repeated.
+    """
+    found = [_burned_in(header) for header in headers]
+    return "yes" if "yes" in found else next((text for text in found if text), "")
+
+
+def _burned_in(header: Header) -> str:
+    def values(name: str) -> list[str]:
+        return [str(value).strip().upper() for value in several(header.get(name))]
+
+    kinds = [word for value in values("ImageType") for word in re.split(r"[\W_]+", value)]
+    modality = next((value for value in values("Modality") if value in PICTURED), "")
+    capture = any("Secondary Capture" in UID(value).name for value in values("SOPClassUID"))
+    if any(value.startswith("Y") for value in values("BurnedInAnnotation")):
+        return "yes"
+    if modality:
+        return f"risk: modality {modality}"
+    if capture or values("ConversionType"):
+        return "risk: secondary capture"
+    if {"SCREEN", "SCREENSAVE", "CAPTURE", "PASTED"} & set(kinds):
+        return "risk: screen save"
+    return "risk: secondary image" if "SECONDARY" in kinds else ""
+
+
+def modality_code(text: str) -> str:
+    """A modality as messages may repeat it."""
+    return text if re.fullmatch(r"[A-Z]{2,3}|RT[A-Z]+|DOC|IVUS", text) else "of an unknown modality"
 
 
 def several(value: Any) -> list[Any]:
@@ -124,9 +166,10 @@ def several(value: Any) -> list[Any]:
 
 def number(value: Any) -> float | None:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return found if math.isfinite(found) else None
 
 
 def safe_text(value: Any, header: Header) -> str:

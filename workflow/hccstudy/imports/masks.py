@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
 from hccstudy.errors import CaseError
-from hccstudy.imports.dicom import read_series, volume_image
-from hccstudy.imports.geometry import place, rasterize
+from hccstudy.imports.dicom import check_length, check_stack, read_dicom, read_series, volume_image
+from hccstudy.imports.geometry import Floats, place, rasterize
 from hccstudy.imports.images import ENDINGS, is_image_file, read_image_file, unreadable
 
 TUMOR, LIVER, LESIONS = 1, 2, 3
@@ -41,9 +41,11 @@ class Labels:
     draw: Callable[[int, bool], Mask]  # label number, must it lie wholly within the image
 
     def listing(self) -> str:
-        names = list(self.names.items())
-        told = ", ".join(str(n) if str(n) == name else f"{n} {name!r}" for n, name in names[:20])
-        return told + (f", ... ({len(names)} in all)" if len(names) > 20 else "") or "none"
+        """Its labels by number: names may tell who the patient is."""
+        told = ", ".join(map(str, list(self.names)[:20])) + (
+            f", ... ({len(self.names)} in all)" * (len(self.names) > 20)
+        )
+        return f"label {told}" + ("" if self.numbered else " (`hccstudy look` on it shows their names)")
 
     def named(self, name: str) -> list[int]:
         return [n for n, found in self.names.items() if found.strip().casefold() == name.strip().casefold()]
@@ -63,13 +65,17 @@ def label_map(
     source = open_labels(Path(row["mask"]), image, frame)
     tumor = _tumor_label(source, row["label"], labels)
     parts = {TUMOR: source.draw(tumor, True)}
+    if parts[TUMOR].all():
+        found = f"label {tumor} is every voxel of the image"
+        raise CaseError("mask covers the whole image", f"{source.file}: {found}; expected a tumor in it")
     for value, name in ((LIVER, "liver"), (LESIONS, "lesions")):
         if row[f"{name}_mask"]:
             parts[value] = _separate(Path(row[f"{name}_mask"]), image, frame, name)
         else:
-            number = labels.get(name) if source.numbered else next(iter(source.named(name)), None)
-            if number is not None and number in source.names and number != tumor:
-                parts[value] = source.draw(number, False)
+            numbers = [labels.get(name)] if source.numbered else source.named(name)
+            drawn = [source.draw(n, False) for n in numbers if n is not None and n in source.names and n != tumor]
+            if drawn:
+                parts[value] = np.logical_or.reduce(drawn)
     result = np.zeros(parts[TUMOR].shape, dtype=np.uint8)
     for value in (LIVER, LESIONS, TUMOR):
         if value in parts:
@@ -91,7 +97,7 @@ def open_labels(path: Path, image: sitk.Image, frame: str) -> Labels:
     else:
         try:
             with unreadable(file, "mask"):
-                modality = pydicom.dcmread(file, stop_before_pixels=True).get("Modality")
+                modality = read_dicom(file, stop_before_pixels=True).get("Modality")
         except InvalidDicomError as error:
             raise CaseError(
                 "unknown mask format", f"{file}: not DICOM; expected SEG, RTSTRUCT or {', '.join(ENDINGS)}"
@@ -99,19 +105,22 @@ def open_labels(path: Path, image: sitk.Image, frame: str) -> Labels:
         if modality == "SEG":
             source = _from_seg(file, image)
         elif modality == "RTSTRUCT":
-            source = _from_rtstruct(file, image)
+            source = _from_rtstruct(file, image, frame)
         else:
             raise CaseError(
                 "unknown mask format",
                 f"{file}: a DICOM file of modality {modality}; expected SEG, RTSTRUCT or an image file",
             )
     if frame and source.frame and frame != source.frame:
-        raise CaseError(
-            "other frame of reference",
-            f"{file}: its FrameOfReferenceUID ends in {source.frame[-12:]}, the image's in {frame[-12:]}; "
-            "expected a mask that was drawn in the image's coordinates",
-        )
+        raise _other_frame(str(file))
     return source
+
+
+def _other_frame(where: str) -> CaseError:
+    found = "its FrameOfReferenceUID is not that of the image"
+    return CaseError(
+        "other frame of reference", f"{where}: {found}; expected a mask that was drawn in the image's coordinates"
+    )
 
 
 def _tumor_label(source: Labels, label: str, labels: Mapping[str, int | None]) -> int:
@@ -123,7 +132,7 @@ def _tumor_label(source: Labels, label: str, labels: Mapping[str, int | None]) -
         found = source.named(label)
         if number is not None and number in source.names and (source.numbered or not found):
             return number
-        expected = f"label {label!r}"
+        expected = "the label that column label names"
     else:
         others = {labels.get("liver"), labels.get("lesions")} if source.numbered else set()
         found = [number for number in source.names if number not in others]
@@ -132,7 +141,12 @@ def _tumor_label(source: Labels, label: str, labels: Mapping[str, int | None]) -
         expected = (
             f"tumor label {labels['tumor']}" if source.numbered else "one label, or the tumor's name in column label"
         )
-    if len(found) != 1:
+    if len(found) > 1:
+        several = f"labels {', '.join(map(str, found))} have that name"
+        raise CaseError(
+            "label not in mask", f"{source.file}: {several}; expected one, or the number of one in column label"
+        )
+    if not found:
         raise CaseError("label not in mask", f"{source.file}: it holds {source.listing()}; expected {expected}")
     return found[0]
 
@@ -190,7 +204,9 @@ def _from_seg(file: Path, image: sitk.Image) -> Labels:
     import highdicom  # slow to import, and most masks are no SEG
 
     with unreadable(file, "mask"):
-        dataset = highdicom.seg.segread(file)
+        content = read_dicom(file)
+        check_length(content)
+        dataset = highdicom.seg.Segmentation.from_dataset(content, copy=False)
         # In a LABELMAP segmentation segment 0 is the background.
         names = {
             int(n): str(dataset.get_segment_description(n).segment_label) for n in dataset.segment_numbers if n > 0
@@ -198,9 +214,10 @@ def _from_seg(file: Path, image: sitk.Image) -> Labels:
 
     def draw(number: int, whole: bool) -> Mask:
         with unreadable(file, "mask"):
+            check_stack(dataset)
             volume = dataset.get_volume(segment_numbers=[number])
             binary = volume_image((volume.array[..., 0] >= 0.5).astype(np.uint8), volume)  # fractional ones too
-        where = f"{file} segment {number} {names[number]!r}"
+        where = f"{file} segment {number}"
         if not sitk.GetArrayViewFromImage(binary).any():
             raise CaseError("empty mask", f"{where}: no voxel is set; expected a region")
         return place(binary, image, where, whole=whole)
@@ -208,26 +225,29 @@ def _from_seg(file: Path, image: sitk.Image) -> Labels:
     return Labels(file, names, False, str(dataset.get("FrameOfReferenceUID") or ""), draw)
 
 
-def _from_rtstruct(file: Path, image: sitk.Image) -> Labels:
+def _from_rtstruct(file: Path, image: sitk.Image, frame: str) -> Labels:
     with unreadable(file, "mask"):
-        dataset = pydicom.dcmread(file)
-        rois = dataset.get("StructureSetROISequence") or []
-        names = {int(roi.ROINumber): str(roi.get("ROIName") or "") for roi in rois}
-        frames = {str(roi.get("ReferencedFrameOfReferenceUID") or "") for roi in rois}
+        dataset = read_dicom(file)
+        rois = {int(roi.ROINumber): roi for roi in dataset.get("StructureSetROISequence") or []}
+        names = {number: str(roi.get("ROIName") or "") for number, roi in rois.items()}
+        frames = {number: str(roi.get("ReferencedFrameOfReferenceUID") or "") for number, roi in rois.items()}
         contours = {
             int(item.ReferencedROINumber): list(item.get("ContourSequence") or [])
             for item in dataset.get("ROIContourSequence") or []
         }
+        for keyword, found in (("StructureSetROISequence", rois), ("ROIContourSequence", contours)):
+            if len(found) < len(dataset.get(keyword) or []):
+                raise ValueError(f"two items of its {keyword} have one number; expected a number for each")
 
     def draw(number: int, whole: bool) -> Mask:
-        where = f"{file} ROI {names[number]!r}"
+        where = f"{file} ROI {number}"
         stored = contours.get(number, [])
         if not stored:
             raise CaseError("empty mask", f"{where}: it has no contour; expected a region")
+        if frame and frames[number] not in ("", frame):
+            raise _other_frame(where)
         with unreadable(file, "mask"):
-            closed = [item for item in stored if item.get("ContourGeometricType") in CLOSED]
-            points = [np.reshape(np.asarray(item.ContourData, dtype=float), (-1, 3)) for item in closed]
-        points = [item for item in points if len(item) > 2]
+            points = _closed_contours(stored, where)
         if not points:
             kinds = sorted({str(item.get("ContourGeometricType")) for item in stored})
             raise CaseError("empty mask", f"{where}: {', '.join(kinds)} encloses nothing; expected closed contours")
@@ -236,4 +256,26 @@ def _from_rtstruct(file: Path, image: sitk.Image) -> Labels:
             raise CaseError("empty mask", f"{where}: its {len(points)} contours enclose no voxel center")
         return drawn
 
-    return Labels(file, names, False, frames.pop() if len(frames) == 1 else "", draw)
+    return Labels(file, names, False, "", draw)
+
+
+def _closed_contours(stored: Sequence[pydicom.Dataset], where: str) -> list[Floats]:
+    """The points (n x 3, mm) of the contours that enclose something; points are passed over, open contours refused."""
+    closed = [item for item in stored if item.get("ContourGeometricType") in CLOSED]
+    others = [item for item in stored if item.get("ContourGeometricType") not in (*CLOSED, "POINT")]
+    if closed and others:
+        found = f"{len(others)} of {len(stored)} contours are not closed"
+        raise CaseError("open contours", f"{where}: {found}; expected {' or '.join(CLOSED)}")
+    found_points = []
+    for number, item in enumerate(closed, start=1):
+        values = np.asarray(item.ContourData, dtype=float)
+        if values.size % 3:
+            raise ValueError(f"contour {number} has {values.size} coordinates; expected three for each point")
+        points = values.reshape(-1, 3)
+        count = item.get("NumberOfContourPoints")
+        if count is not None and int(count) != len(points):
+            raise ValueError(f"contour {number} has {len(points)} points; expected {count} by its header")
+        if not np.isfinite(points).all():
+            raise ValueError(f"contour {number} has a point that is NaN or infinite; expected mm")
+        found_points.append(points)
+    return [points for points in found_points if len(points) > 2]

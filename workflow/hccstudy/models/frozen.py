@@ -13,7 +13,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from hccstudy.errors import StudyError
-from hccstudy.tables import atomic, file_digest
+from hccstudy.tables import atomic, digest, file_digest, read_json, write_json
+from hccstudy.workbooks import check_unpacked
 
 # where a skops schema names an object by its memory address
 ADDRESS = re.compile(r'("__id__": |"file": ")(\d+)')
@@ -75,19 +76,53 @@ def _slim(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def load_model(path: str | Path, sha256: str) -> Any:
-    """Read a frozen model; StudyError where its bytes are not those of `sha256` or it holds types from elsewhere."""
+def load_model(path: str | Path, sha256: str) -> Pipeline:
+    """Read a frozen model; StudyError where its bytes are not those of `sha256`, or it is no pipeline of known types."""
     import skops.io
 
+    if not Path(path).is_file():
+        raise StudyError(f"{path}: no such file; expected a frozen model (.skops)")
     found = file_digest(path)
     if found != sha256:
         raise StudyError(
             f"{path}: SHA-256 is {found[:12]}...; expected {sha256[:12]}... of its card: not the frozen model"
         )
-    types = skops.io.get_untrusted_types(file=path)
-    foreign = [name for name in types if not name.startswith(TRUSTED_PACKAGES)]
-    if foreign:
+    try:
+        check_unpacked(Path(path))
+        types = skops.io.get_untrusted_types(file=path)
+        foreign = [name for name in types if not name.startswith(TRUSTED_PACKAGES)]
+        if foreign:
+            raise StudyError(
+                f"{path}: holds {', '.join(foreign)}; expected only scikit-learn, scikit-survival and hccstudy"
+            )
+        model = skops.io.load(path, trusted=types)
+    except StudyError:
+        raise
+    except Exception as error:  # a file that is none of ours can raise anything in skops
+        found = f"{type(error).__name__}: {error}"
         raise StudyError(
-            f"{path}: holds {', '.join(foreign)}; expected only scikit-learn, scikit-survival and hccstudy"
+            f"{path}: not readable as a frozen model ({found}); expected the file as it was written"
+        ) from error
+    if not isinstance(model, Pipeline):
+        raise StudyError(f"{path}: holds {type(model).__name__}; expected a scikit-learn pipeline")
+    return model
+
+
+def write_card(content: dict[str, Any], path: str | Path) -> None:
+    """Write the card of a frozen model, with a checksum of itself: a cut-off that is changed later shows."""
+    write_json(content | {"checksum": digest(content)}, path)
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Read the card of a frozen model; StudyError where it is not as it was written."""
+    try:
+        card = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StudyError(f"{path}: not readable as the card of a model ({error}); expected card.json") from error
+    if not isinstance(card, dict) or not {"sha256", "cut_off", "checksum"} <= set(card):
+        raise StudyError(f"{path}: is no card of a model; expected card.json as it was written beside the model")
+    if digest({key: value for key, value in card.items() if key != "checksum"}) != card["checksum"]:
+        raise StudyError(
+            f"{path}: was changed after it was written (its checksum differs); expected the card as it was"
         )
-    return skops.io.load(path, trusted=types)
+    return card

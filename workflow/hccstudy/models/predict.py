@@ -13,11 +13,11 @@ from sklearn.pipeline import Pipeline
 from hccstudy.combat import CenterComBat
 from hccstudy.endpoints import score_columns
 from hccstudy.models.estimators import scores
-from hccstudy.models.frozen import load_model
+from hccstudy.models.frozen import load_model, read_card
 from hccstudy.models.resampling import assign_folds
 from hccstudy.models.steps import CENTER
 from hccstudy.models.train import categories, predictor_frame, with_groups
-from hccstudy.tables import read_json, read_table, write_table
+from hccstudy.tables import read_table, write_table
 
 PRIMARY, SECONDARY = "none", "center-calibrated"
 
@@ -31,7 +31,7 @@ def predict_external(
     it is); "center-calibrated" is secondary, with the center's shift and scale estimated from the features of its other
     half, so that no patient's own features harmonize him or her.
     """
-    frozen = read_json(card)
+    frozen = read_card(card)
     pipeline = load_model(model, frozen["sha256"])
     patients = read_table(external, text=categories(settings))
     X = predictor_frame(read_table(features), patients, list(settings["clinical"]))

@@ -89,6 +89,7 @@ def write_report(
         read_table(external, ["patient"], text=categories),
     )
     flow = read_table(ledger, LEDGER_COLUMNS)
+    acquired = read_table(acquisition) if acquisition else None
     moves = read_table(shifts, ["feature", "center", "shift", "scale"])
     last = flow[flow["status"].eq("included") & flow["stage"].eq("features")]
     text = environment.get_template(Path(template).name).render(
@@ -100,10 +101,11 @@ def write_report(
         characteristics=content.characteristics(*patients, settings),
         outcomes=content.outcomes(table, settings),
         losses=content.losses(flow),
-        acquisition=content.acquisition(read_table(acquisition), [*roles["development"], *roles["external"]])
-        if acquisition
-        else None,
-        feature_tables=used.get("feature_tables", {}),
+        acquisition=None
+        if acquired is None
+        else content.acquisition(acquired, [*roles["development"], *roles["external"]]),
+        burned_in=[] if acquired is None else content.burned_in(acquired),
+        feature_tables=[(Path(path).name, sha256) for path, sha256 in used.get("feature_tables", {}).items()],
         drawn=names["study"],
         stability=content.stability(read_table(icc), float(settings["stability"]["threshold"])),
         shifts=content.shifts(moves),

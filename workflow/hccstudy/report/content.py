@@ -38,6 +38,7 @@ NAMES = {
     "net_benefit": "net benefit",
     "logrank_p": "log-rank",
 }
+MOST_NAMED = 20
 HARMONIZATIONS = {"none": "none (primary)", "center-calibrated": "center-calibrated (secondary)"}
 COMPARED = {name: NAMES[name] for name in ("auc", "harrell_c", "macro_auc", "auc_t", "brier")}
 COMPARED |= {"nri_events": "NRI of events", "nri_nonevents": "NRI of non-events", "idi": "IDI"}
@@ -123,13 +124,26 @@ def losses(ledger: pd.DataFrame) -> pd.DataFrame:
 
 def acquisition(table: pd.DataFrame, centers: Iterable[str]) -> pd.DataFrame:
     """How images were acquired, by center and series: median [range] of numbers, counts of other values."""
-    described = [name for name in table if name not in {"patient", "center", "series"} and table[name].notna().any()]
+    apart = {"patient", "center", "series", "burned_in_annotation", "image_sha256", "mask_sha256"}
+    described = [name for name in table if name not in apart and table[name].notna().any()]
     rows = []
     for center in centers:
         for series, of in table[table["center"] == center].groupby("series"):
             row = {"Center": center, "Series": series, "Images": str(len(of))}
             rows.append(row | {_spaced(name): _described(of[name]) for name in described})
     return pd.DataFrame(rows)
+
+
+def burned_in(table: pd.DataFrame) -> list[str]:
+    """A sentence for those whose headers state text in the picture, and for each kind of image that often holds some."""
+    said = table["burned_in_annotation"].dropna() if "burned_in_annotation" in table else pd.Series(dtype=str)
+    sentences = []
+    for found, of in sorted(said.groupby(said), key=lambda item: item[0] != "yes"):
+        who = [f"{row.patient} {row.series}" for row in table.loc[of.index].itertuples()]
+        told = ", ".join(who[:MOST_NAMED]) + (f" and {len(who) - MOST_NAMED} more" if len(who) > MOST_NAMED else "")
+        what = "state that text is in the picture" if found == "yes" else f"may hold text in the picture ({found[6:]})"
+        sentences.append(f"{len(who)} of {len(table)} series {what}: {told}.")
+    return sentences
 
 
 def _spaced(name: str) -> str:

@@ -7,6 +7,7 @@ Every sentence follows from a key of the config or from what the pipeline always
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 ESTIMATORS = {
@@ -114,7 +115,7 @@ def _source(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> tuple
     table = settings["features"]["table"]
     return "Features", (
         "Features were extracted outside this study, which began with a table of them "
-        f"({table}, SHA-256 beginning {provenance['feature_tables'][table][:12]}). [How images were acquired, "
+        f"({Path(table).name}, SHA-256 beginning {provenance['feature_tables'][table][:12]}). [How images were acquired, "
         "processed and segmented, and how features were computed, is for the author to describe.] A patient without a "
         "row, or with a value that is no number, was left out; missing values were imputed."
     )

@@ -1,0 +1,742 @@
+"""Nothing that identifies a patient leaves: planted strings in every place of the images, searched in every byte of what a
+run leaves behind; text in pictures is flagged; no code is loaded from files; a crate holds what may be shared."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import contextlib
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import pydicom
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+import small_study
+from hccstudy.cli import main
+from hccstudy.config import REPOSITORY
+from hccstudy.crate import OF_PATIENTS, SHARED
+from hccstudy.errors import CaseError
+from hccstudy.imports.acquisition import burned_in
+from hccstudy.privacy import Cases, in_private, without_paths
+from hccstudy.provenance import environments
+from hccstudy.report.content import burned_in as told_burned_in
+from hccstudy.tables import read_json, read_table, read_text_table, write_json, write_table
+from test_imports import write_dicom, write_rtstruct, write_seg
+
+# ---------------------------------------------------------------- what is planted
+
+BURNED = "ZQBURNEDINPIXELS"
+UIDS = {name: f"1.2.826.0.1.3680043.8.498.77{n}31415926535" for n, name in enumerate(("Study", "Series", "Frame"), 1)}
+HEADER = {
+    "PatientName": "Zqfamily^Zqgiven",
+    "PatientID": "ZQMRN-4711",
+    "OtherPatientIDs": "ZQOTHER-8",
+    "PatientBirthDate": "19370911",
+    "PatientBirthTime": "031415.926535",
+    "PatientAddress": "Zqstreet 5",
+    "PatientTelephoneNumbers": "ZQPHONE-99",
+    "PatientComments": "Zqcomment of a patient",
+    "ImageComments": "Zqremark on an image",
+    "StudyDate": "20190617",
+    "SeriesDate": "20190617",
+    "AcquisitionDate": "20190617",
+    "ContentDate": "20190617",
+    "StudyTime": "172839.414243",
+    "AcquisitionTime": "172839.414243",
+    "StudyID": "ZQSTUDYID",
+    "StudyDescription": "Zqstudydescription",
+    "SeriesDescription": "portal Zqseriesdescription",
+    "ProtocolName": "Zqprotocol",
+    "AccessionNumber": "ZQACCESSION",
+    "InstitutionName": "Zqhospital",
+    "InstitutionAddress": "Zqavenue 1",
+    "InstitutionalDepartmentName": "Zqdepartment",
+    "ReferringPhysicianName": "Zqreferring^Doctor",
+    "PerformingPhysicianName": "Zqperforming^Doctor",
+    "OperatorsName": "Zqoperator^One",
+    "StationName": "ZQSTATION",
+    "DeviceSerialNumber": "ZQSERIAL",
+    "RequestingService": "Zqservice",
+    "StudyInstanceUID": UIDS["Study"],
+    "SeriesInstanceUID": UIDS["Series"],
+    "FrameOfReferenceUID": UIDS["Frame"],
+    "SliceThickness": "3",
+    "PositionReferenceIndicator": "",
+    "SeriesNumber": 1,
+    "PatientSex": "F",
+}
+TEXTS = [  # words, ids and UIDs; each is planted somewhere below pacs/ or in the key file
+    *("Zqfamily", "Zqgiven", "ZQMRN", "ZQOTHER", "Zqstreet", "ZQPHONE", "Zqcomment", "Zqremark", "ZQSTUDYID"),
+    *("Zqstudydescription", "Zqseriesdescription", "Zqprotocol", "ZQACCESSION", "Zqhospital", "Zqavenue"),
+    *("Zqdepartment", "Zqreferring", "Zqperforming", "Zqoperator", "ZQSTATION", "ZQSERIAL", "Zqservice"),
+    *(UIDS.values()),
+    *("Zqprivatetag", "Zqfolder", "Zqfile", "Zqroi", "Zqsegment", "Zqdescrip", "Zqaux", "Zqnrrdvalue", "Zqsidecar"),
+    *(
+        "ZqSlope",
+        "ZQMODALITY",
+        "Zqbrokenjson",
+        "Zqdetached",
+        "ZQPICTURE",
+        "Zqunits",
+        "Zqmissing",
+        "ZqSecondSeries",
+        "Zqkeyname",
+        "Zqümlaut",
+        "测试姓名",
+    ),
+]
+DATES = ["19370911", "1937-09-11", "20190617", "2019-06-17", "031415", "172839", "17:28:39"]
+ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "latin-1", "gb18030")
+# those who lose nothing are of development centers, the others of external ones; the last are spare
+PATIENTS = [f"HCC-{number:03d}" for number in (4, 15, 27, 37, *range(38, 44), *range(50, 56), 44, 45, 56, 57)]
+
+
+def plant(folder: Path) -> None:
+    """Rewrite the portal images of the first patients as a hospital would have them; the rest of the study stays."""
+    images = read_text_table(folder / "images.tsv")
+    images = images[(images["series"] == "portal") & (images["reader"] == "A")].copy()
+    shutil.copytree(folder / "images", folder / "pacs/Zqfolder^Jane (测试姓名)/plain")
+    home = folder / "pacs/Zqfolder^Jane (测试姓名)"
+    for place, row in zip(images.index, images.to_dict("records"), strict=True):
+        for column in ("image", "mask"):
+            images.loc[place, column] = str((home / "plain" / Path(row[column]).name).relative_to(folder))
+    at = {patient: place for place, patient in images["patient"].items() if patient in PATIENTS}
+    healthy = [patient for patient in PATIENTS if patient in at and _is_whole(folder, images.loc[at[patient]])]
+
+    def change(patient: str, **cells: str | Path) -> None:
+        for column, cell in cells.items():
+            value = cell.relative_to(folder) if isinstance(cell, Path) else cell
+            images.loc[at[patient], column] = str(value)
+
+    def dicom(patient: str, name: str = "Zqfile", **more: object) -> Path:
+        image = sitk.ReadImage(str(folder / images.loc[at[patient], "image"]))
+        image = sitk.Cast(image, sitk.sitkInt16)
+        x, y, _ = image.GetSpacing()
+        for i, letter in enumerate(BURNED):
+            image[i + 2, 1, 2] = ord(letter)
+        target = home / patient / name
+        for path in write_dicom(image, target, **(HEADER | {"PixelSpacing": [y, x]} | more)):
+            data = pydicom.dcmread(path)
+            data.private_block(0x0099, "ZQ", create=True).add_new(1, "LO", "Zqprivatetag")
+            data.save_as(path.with_name(f"Zqfile {path.name}"))
+            path.unlink()
+        return target
+
+    def label(patient: str) -> np.ndarray:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / images.loc[at[patient], "mask"]))) == 1
+
+    names = iter(healthy)
+    who = {}
+
+    def next_patient(what: str) -> str:
+        who[what] = next(names)
+        return who[what]
+
+    patient = next_patient("seg")
+    series = dicom(patient, BurnedInAnnotation="YES")
+    seg = write_seg(home / patient / "Zqfile.dcm", sorted(series.iterdir(), key=_height), {"Zqsegment": label(patient)})
+    change(patient, image=series, mask=Path(seg))
+
+    patient = next_patient("capture")
+    change(
+        patient, image=dicom(patient, ConversionType="WSD", PatientName="Zqümlaut", SpecificCharacterSet="ISO_IR 100")
+    )
+
+    patient = next_patient("header of NIfTI")
+    file = folder / images.loc[at[patient], "image"]
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[148:228] = b"Zqdescrip".ljust(80, b"\0")
+    content[228:252] = b"Zqaux".ljust(24, b"\0")
+    file.write_bytes(gzip.compress(bytes(content)))
+    (home / f"plain/{file.name.replace('.nii.gz', '.json')}").write_text(
+        json.dumps(
+            {
+                "Modality": "CT",
+                "PatientName": "Zqsidecar",
+                "AcquisitionTime": "17:28:39",
+                "InstitutionName": "Zqhospital",
+            }
+        )
+    )
+
+    patient = next_patient("NRRD")
+    image = sitk.ReadImage(str(folder / images.loc[at[patient], "image"]))
+    image.SetMetaData("PatientName", "Zqnrrdvalue")
+    sitk.WriteImage(image, str(home / "Zqfile.nrrd"))
+    change(patient, image=home / "Zqfile.nrrd")
+
+    # and those that fail, each in its way
+    patient = next_patient("ambiguous series")
+    series = dicom(patient)
+    dicom(patient, "Zqfile/second", SeriesInstanceUID=UIDS["Series"] + ".2", SeriesDescription="ZqSecondSeries")
+    change(patient, image=series)
+
+    patient = next_patient("truncated slice")
+    series = dicom(patient)
+    broken = sorted(series.iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:-200])
+    change(patient, image=series)
+
+    patient = next_patient("names of regions")
+    series = dicom(patient)
+    square = np.array([[0.0, 0, 0], [9, 0, 0], [9, 9, 0]])
+    rois = {"Zqroi one": [square], "Zqroi two": [square]}
+    mask = write_rtstruct(home / patient / "Zqfile rt.dcm", rois, UIDS["Frame"])
+    change(patient, image=series, mask=Path(mask), label="Zqroi three")
+
+    patient = next_patient("frame of reference")
+    series = dicom(patient)
+    mask = write_rtstruct(home / patient / "Zqfile rt.dcm", {"Zqroi": [square]}, UIDS["Study"])
+    change(patient, image=series, mask=Path(mask), label="Zqroi")
+
+    patient = next_patient("missing file")
+    change(patient, image=home / "Zqmissing.nii.gz")
+
+    patient = next_patient("text for a number")
+    series = dicom(patient)
+    for path in series.iterdir():
+        content = path.read_bytes()
+        where = content.index(b"\x28\x00\x53\x10DS")  # RescaleSlope
+        length = int.from_bytes(content[where + 6 : where + 8], "little")
+        path.write_bytes(content[: where + 6] + b"\x08\x00" + b"ZqSlope " + content[where + 8 + length :])
+    change(patient, image=series)
+
+    patient = next_patient("odd modality")
+    change(patient, image=dicom(patient, Modality="ZQMODALITY"))
+
+    patient = next_patient("odd picture")
+    change(patient, image=dicom(patient, PhotometricInterpretation="ZQPICTURE"))
+
+    patient = next_patient("units")
+    (home / "Zqfile units.nrrd").write_bytes(
+        b"NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nspacings: 1 1 1\nencoding: raw\n"
+        b'space units: "Zqunits" "mm" "mm"\nZqnrrdkey:=Zqnrrdvalue\n\n' + bytes(range(128))
+    )
+    change(patient, image=home / "Zqfile units.nrrd")
+
+    patient = next_patient("broken sidecar")
+    file = folder / images.loc[at[patient], "image"]
+    file.with_name(file.name.replace(".nii.gz", ".json")).write_text("{Zqbrokenjson: ")
+    patient = next_patient("detached")
+    (home / "Zqfile.mhd").write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\nElementSpacing = 1 1 1\nElementType = MET_SHORT\n"
+        "ElementDataFile = Zqdetached.raw\n"
+    )
+    change(patient, image=home / "Zqfile.mhd")
+
+    write_table(images, folder / "images.tsv")
+    used = {Path(path).name.removesuffix(".nii.gz") for column in ("image", "mask") for path in images[column]}
+    for file in (home / "plain").iterdir():
+        if file.name.removesuffix(".nii.gz").removesuffix(".json") not in used:
+            file.unlink()
+    shutil.rmtree(folder / "images")
+    (folder / "key.tsv").write_text(f"Zqkeyname\t{PATIENTS[0]}\n", encoding="utf-8")
+    write_json(who, folder / "pacs/who.json")
+
+
+def _height(path: Path) -> float:
+    return float(pydicom.dcmread(path, stop_before_pixels=True).ImagePositionPatient[2])
+
+
+def _is_whole(folder: Path, row: pd.Series) -> bool:
+    try:
+        image, mask = (sitk.ReadImage(str(folder / row[column])) for column in ("image", "mask"))
+    except RuntimeError:
+        return False
+    same = image.GetSize() == mask.GetSize() and image.GetOrigin() == mask.GetOrigin()
+    return same and bool((sitk.GetArrayViewFromImage(mask) == 1).any())
+
+
+# ---------------------------------------------------------------- the search
+
+
+def layers(name: str, content: bytes) -> Iterator[bytes]:
+    """A file's bytes and whatever is packed in them."""
+    yield content
+    if content.startswith(b"\x1f\x8b"):
+        yield from layers(name.removesuffix(".gz"), zlib.decompressobj(31).decompress(content))  # truncated ones too
+    elif content.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.namelist():
+                yield member.encode()
+                yield from layers(member, archive.read(member))
+    elif content.startswith(b"PAR1"):
+        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        yield str(table.schema.metadata).encode()
+        yield table.to_pandas().to_csv().encode()
+    elif content.startswith(b"\x89PNG"):
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            yield json.dumps(getattr(image, "text", {}) | image.info, default=str).encode()
+    elif content.startswith(b"%PDF"):
+        for stream in re.findall(rb"stream\r?\n(.*?)endstream", content, re.DOTALL):
+            try:
+                yield zlib.decompress(stream)
+            except zlib.error:
+                yield stream
+    elif content.lstrip()[:15].lower().startswith(b"<!doctype html"):
+        for data in re.findall(rb"base64,([A-Za-z0-9+/=]+)", content):
+            yield from layers("embedded", base64.b64decode(data))
+
+
+def spellings(text: str) -> set[bytes]:
+    """A text in every encoding that has its letters."""
+    found = set()
+    for encoding in ENCODINGS:
+        with contextlib.suppress(UnicodeEncodeError):
+            found.add(text.encode(encoding))
+    return found
+
+
+WORDS = sorted(set().union(*map(spellings, TEXTS)))
+# digits by themselves, not part of a longer number
+NUMBERS = {text.encode(): re.compile(rb"(?<![\d.])" + re.escape(text.encode()) + rb"(?!\d)") for text in DATES}
+
+
+def hits(content: bytes) -> set[bytes]:
+    found = {word for word in WORDS if word in content}
+    return found | {text for text, alone in NUMBERS.items() if text in content and alone.search(content)}
+
+
+def search(folder: Path) -> tuple[dict[str, set[bytes]], int]:
+    """File -> planted strings in its name or any layer of its bytes; and how many bytes were searched."""
+    found: dict[str, set[bytes]] = {}
+    total = 0
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        name = str(path.relative_to(folder))
+        for part in (name.encode(), *layers(path.name, path.read_bytes())):
+            total += len(part)
+            if planted := hits(part):
+                found.setdefault(name, set()).update(planted)
+    return found, total
+
+
+# ---------------------------------------------------------------- the study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = small_study.make_study(tmp_path_factory.mktemp("privacy") / "study")
+    plant(folder)
+    (folder / "key.tsv").chmod(0o600)
+    output = small_study.run(folder)
+    (folder.parent / "output.txt").write_text(output)
+    return folder
+
+
+def test_the_search_finds_every_planted_string_where_it_was_planted(study):
+    found, _ = search(study / "pacs")
+    seen = set().union(*found.values(), *(hits((study / name).read_bytes()) for name in ("key.tsv", "images.tsv")))
+    absent = [text for text in TEXTS if not spellings(text) & seen]
+    assert absent == []
+    assert {b"19370911", b"20190617", b"172839", b"031415"} <= seen
+
+
+@pytest.mark.parametrize("where", ["results", ".snakemake"])
+def test_nothing_planted_is_in_any_byte_of_what_a_run_leaves(study, where):
+    found, total = search(study / where)
+    assert total > (10**7 if where == "results" else 10**4)
+    assert found == {}
+
+
+def test_nothing_planted_is_said_on_the_terminal(study):
+    assert hits((study.parent / "output.txt").read_bytes()) == set()
+
+
+def test_text_in_pixels_stays_in_the_imported_image(study):
+    texts = [text.encode("utf-16-le") for text in (BURNED, BURNED[::-1])]
+    holding = {
+        path.relative_to(study / "results").parts[:2]
+        for path in sorted((study / "results").rglob("*"))
+        if path.is_file() and any(text in part for part in layers(path.name, path.read_bytes()) for text in texts)
+    }
+    assert holding == {("imports", "images")}  # the pixels themselves, and nothing that is shown or shared
+
+
+def test_every_loss_names_its_row_and_column(study):
+    who = read_json(study / "pacs/who.json")
+    ledger = read_table(study / "results/ledger/ledger.tsv").fillna("")
+    lines = ledger[ledger["stage"] == "imports"].set_index("patient")
+    rows = read_text_table(study / "images.tsv")
+    for what in ("seg", "capture", "header of NIfTI", "NRRD"):
+        assert lines.loc[who[what], "status"] == "included", (what, lines.loc[who[what], "detail"])
+    reasons = {
+        "ambiguous series": ("ambiguous series", "column image: found 2 series"),
+        "truncated slice": ("truncated or unreadable image", "column image, file 4 of"),
+        "names of regions": ("label not in mask", "column mask: it holds label 1, 2"),
+        "frame of reference": ("other frame of reference", "its FrameOfReferenceUID is not"),
+        "missing file": ("missing file", "column image: no such image file"),
+        "text for a number": ("", "column image, file"),
+        "odd picture": ("not a MONOCHROME2 image", "column image, file"),
+        "units": ("", "column image"),
+        "odd modality": ("wrong modality", "column image: it is of an unknown modality; expected CT"),
+        "broken sidecar": ("unreadable sidecar", "the .json file beside column image: not a JSON file"),
+        "detached": ("", "column image"),
+    }
+    for what, (reason, said) in reasons.items():
+        line = lines.loc[who[what]]
+        assert line["status"] == "failed" and line["reason"] != "unexpected error", (what, line["detail"])
+        assert reason in line["reason"] and said in line["detail"], (what, line["reason"], line["detail"])
+        number = rows.index[(rows["patient"] == who[what])][0]
+        assert f"images table row {number}: " in line["detail"]
+
+
+def test_burned_in_annotation_is_in_the_table_and_in_the_report(study):
+    who = read_json(study / "pacs/who.json")
+    acquired = read_table(study / "results/imports/acquisition.tsv").set_index("patient")["burned_in_annotation"]
+    assert acquired.dropna().to_dict() == {who["seg"]: "yes", who["capture"]: "risk: secondary capture"}
+    text = (study / "results/report/index.html").read_text()
+    assert f"1 of {len(acquired)} series state that text is in the picture: {who['seg']} portal." in text
+    assert f"may hold text in the picture (secondary capture): {who['capture']} portal." in text
+    assert "Text in pictures." in text
+
+
+def test_reports_know_study_ids_and_no_paths(study):
+    text = (study / "results/report/index.html").read_text()
+    assert "HCC-0" in text and str(study) not in text
+    assert not re.search(r"pacs|\.nii|\.dcm|\.nrrd|images/", text)
+
+
+def test_the_key_file_stays_as_and_where_it_was(study):
+    assert (study / "key.tsv").read_text() == f"Zqkeyname\t{PATIENTS[0]}\n"
+    assert (study / "key.tsv").stat().st_mode & 0o777 == 0o600
+    assert [path for path in study.rglob("key.tsv*") if path.parent != study] == []
+
+
+def test_figures_carry_no_dates_and_no_random_ids(study):
+    figures = sorted((study / "results/figures").iterdir())
+    assert {path.suffix for path in figures} == {".pdf", ".svg", ".png"}
+    for path in figures:
+        content = path.read_bytes()
+        assert not re.search(rb"CreationDate|ModDate|<dc:date>|tIME|eXIf", content), path.name
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                image.load()
+                assert set(image.info) <= {"dpi"}, path.name
+
+
+@pytest.mark.slow
+def test_one_core_and_two_give_equal_bytes(study, tmp_path):
+    copy = tmp_path / "study"
+    ignore = shutil.ignore_patterns("results", ".snakemake")
+    shutil.copytree(study, copy, ignore=ignore, copy_function=shutil.copy2)
+    small_study.run(copy, "--cores", "1")
+    first, second = small_study.digests(study), small_study.digests(copy)
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+# ---------------------------------------------------------------- provenance and crate
+
+
+def test_provenance_names_inputs_images_models_and_environments(study):
+    import hashlib
+
+    def sha256(path: Path) -> str:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    told = read_json(study / "results/provenance.json")
+    assert told["inputs"] == {name: sha256(study / name) for name in ("patients.tsv", "images.tsv", "plain.yaml")}
+    models = {path.parent: path for path in study.glob("results/models/*/*/model.skops")}
+    assert told["models"] == {f"mvi/{folder.name}": sha256(path) for folder, path in models.items()}
+    assert set(told["models"]) == {"mvi/clinical", "mvi/radiomics"}
+    imported = pd.concat([read_table(path) for path in study.glob("results/imports/b*.tsv")])
+    assert told["images"]["images"] == told["images"]["masks"] == len(imported)
+    assert len(told["environments"]) == 1
+    assert told["environments"][0].items() <= told.items()
+    assert re.fullmatch(r"[0-9a-f]{12}(\+changes)?|unknown", told["git"])
+
+
+def test_a_changed_environment_is_named_beside_the_first(study, tmp_path, monkeypatch):
+    copy = shutil.copytree(study, tmp_path / "study", copy_function=shutil.copy2)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(
+        "import importlib.metadata as m\nreal = m.version\n"
+        "m.version = lambda name: '0.0.1' if name == 'trimesh' else real(name)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
+    planned = small_study.jobs(small_study.run(copy))
+    assert {name: count for name, count in planned.items() if name not in ("all", "total")} == {
+        "record_provenance": 1,
+        "write_report": 1,
+    }
+    first = read_json(study / "results/provenance.json")
+    told = read_json(copy / "results/provenance.json")
+    assert told["packages"]["trimesh"] == "0.0.1" != first["packages"]["trimesh"]
+    assert [known["packages"]["trimesh"] for known in told["environments"]] == [first["packages"]["trimesh"], "0.0.1"]
+
+
+def test_the_same_environment_is_listed_once(tmp_path):
+    file = tmp_path / "environments.json"
+    a, b = {"python": "3.11"}, {"python": "3.12"}
+    for current, known in ((a, [a]), (a, [a]), (b, [a, b]), (a, [a, b])):
+        assert environments(file, current) == known
+        write_json(known, file)
+
+
+@pytest.fixture(scope="module")
+def crate(study):
+    out = study.parent / "crate"
+    assert main(["crate", str(study), "--out", str(out), "--date", "2026-01-02"]) == 0
+    return out
+
+
+def test_a_crate_describes_every_file_by_its_hash(crate):
+    metadata = read_json(crate / "ro-crate-metadata.json")
+    entities = {entity["@id"]: entity for entity in metadata["@graph"]}
+    assert len(entities) == len(metadata["@graph"])
+    # the MUSTs of RO-Crate 1.1
+    top, root = entities["ro-crate-metadata.json"], entities["./"]
+    assert (top["@type"], top["about"]) == ("CreativeWork", {"@id": "./"})
+    assert top["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"}
+    assert metadata["@context"][0] == "https://w3id.org/ro/crate/1.1/context"
+    assert root["@type"] == "Dataset" and root["datePublished"] == "2026-01-02"
+    assert all(root[key] for key in ("name", "description", "license"))
+    files = {str(path.relative_to(crate)): path for path in crate.rglob("*") if path.is_file()}
+    described = {name: entity for name, entity in entities.items() if entity["@type"] == "File"}
+    assert set(described) == set(files) - {"ro-crate-metadata.json"} == {part["@id"] for part in root["hasPart"]}
+    import hashlib
+
+    for name, entity in described.items():
+        content = files[name].read_bytes()
+        assert (entity["sha256"], entity["contentSize"]) == (hashlib.sha256(content).hexdigest(), str(len(content)))
+    # every reference leads somewhere
+    references = re.findall(r'\{"@id": "([^"]+)"\}', json.dumps(list(entities.values())))
+    assert {name for name in references if name not in entities} == {"https://w3id.org/ro/crate/1.1"}
+    action = entities["#run"]
+    assert action["@type"] == "CreateAction" and entities[action["instrument"]["@id"]]["@type"] == "SoftwareApplication"
+    assert {"results/models/mvi/radiomics/model.skops", "results/report/index.html"} <= {
+        item["@id"] for item in action["result"]
+    }
+    software = {entity["name"] for entity in entities.values() if entity["@type"] == "SoftwareApplication"}
+    assert {"hccstudy", "Python", "snakemake", "numpy"} <= software
+
+
+def test_a_crate_holds_no_patient_table_no_image_and_no_planted_string(crate, study):
+    names = [str(path.relative_to(crate)) for path in crate.rglob("*") if path.is_file()]
+    assert not [
+        name for name in names if re.search(r"oof|predictions|development|key|\.nii|images|patients|ledger\.tsv", name)
+    ]
+    assert search(crate)[0] == {}
+    with_ids = [name for name in names if any(b"HCC-0" in part for part in layers(name, (crate / name).read_bytes()))]
+    assert with_ids == ["results/report/index.html"]  # who was lost, and why: by study id
+
+
+def test_a_crate_with_patient_data_has_it_and_still_not_the_way_back_to_patients(study, tmp_path):
+    out = tmp_path / "crate.zip"
+    assert main(["crate", str(study), "--out", str(out), "--date", "2026-01-02", "--with-patient-data"]) == 0
+    with zipfile.ZipFile(out) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "unpacked")
+    assert {"results/cohort/development.tsv", "results/predictions/mvi/radiomics.tsv", "inputs/patients.tsv"} <= set(
+        names
+    )
+    assert not [name for name in names if "images.tsv" in name or "key" in name or ".nii" in name]
+    assert search(tmp_path / "unpacked")[0] == {}
+
+
+def test_the_same_study_and_date_give_the_same_crate(study, tmp_path):
+    for name in ("a.zip", "b.zip"):
+        assert main(["crate", str(study), "--out", str(tmp_path / name), "--date", "2026-01-02"]) == 0
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_every_result_is_either_shared_or_of_patients_or_work(study):
+    """A new table must be put on one side or the other; results/README says nothing about it by accident."""
+    results = study / "results"
+    named = {path for pattern in (*SHARED, *OF_PATIENTS) for path in study.glob(pattern)}
+    work = ("logs", "benchmarks", "imports", "preprocess", "regions", "features", "stability", "ledger")
+    rest = [
+        str(path.relative_to(results))
+        for path in results.rglob("*")
+        if path.is_file()
+        and path not in named
+        and path.name != ".lock"
+        and path.relative_to(results).parts[0] not in work
+    ]
+    assert rest == []
+    assert all(any(study.glob(pattern)) for pattern in (*SHARED, *OF_PATIENTS)), "a pattern that nothing matches"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda s: _touch(s / "results/models/mvi/radiomics/model.skops"), "model.skops: is not the model of the run"),
+        (lambda s: _touch(s / "plain.yaml"), "plain.yaml: is not the file of the run"),
+        (lambda s: _touch(s / "patients.tsv"), "patients.tsv: is not the file of the run"),
+        (lambda s: small_study.configure(s, validation={"bootstrap": 60}), "config.yaml: has changed since the run"),
+        (lambda s: (s / "results/report/index.html").unlink(), "expected a study whose run has ended"),
+    ],
+)
+def test_a_study_that_was_changed_after_its_run_is_not_packed(study, tmp_path, capsys, spoil, said):
+    copy = shutil.copytree(study, tmp_path / "study", ignore=shutil.ignore_patterns("pacs", ".snakemake", "imports"))
+    spoil(copy)
+    assert main(["crate", str(copy), "--out", str(tmp_path / "crate")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "crate").exists()
+
+
+def _touch(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def test_a_crate_overwrites_nothing_and_wants_a_date(study, crate, tmp_path, capsys):
+    assert main(["crate", str(study), "--out", str(crate)]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert main(["crate", str(study), "--out", str(tmp_path / "x"), "--date", "2.1.2026"]) == 1
+    assert "--date is '2.1.2026'; expected YYYY-MM-DD" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- the rules, one by one
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ({"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}, ""),
+        ({}, ""),
+        ({"BurnedInAnnotation": "YES", "Modality": "US"}, "yes"),
+        ({"BurnedInAnnotation": "yes "}, "yes"),
+        ({"BurnedInAnnotation": "NO", "Modality": "CT"}, ""),
+        ({"BurnedInAnnotation": "NO", "Modality": "US"}, "risk: modality US"),
+        ({"Modality": "XA"}, "risk: modality XA"),
+        ({"Modality": "OT"}, "risk: modality OT"),
+        ({"Modality": "CT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "risk: secondary capture"),
+        ({"Modality": "CT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.3"}, "risk: secondary capture"),
+        ({"Modality": "CT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, ""),
+        ({"Modality": "CT", "ConversionType": "WSD"}, "risk: secondary capture"),
+        ({"Modality": "CT", "ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "risk: screen save"),
+        ({"Modality": "CT", "ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"]}, "risk: secondary image"),
+        ({"Modality": "CT", "ImageType": "DERIVED\\PRIMARY"}, ""),
+    ],
+)
+def test_the_risk_of_text_in_pictures(header, found):
+    assert burned_in([header]) == found
+    assert burned_in([{"Modality": "CT"}, header]) == found  # one slice is enough
+
+
+def test_the_report_names_at_most_twenty():
+    frame = pd.DataFrame(
+        {"patient": [f"P{n:02d}" for n in range(30)], "series": "portal", "burned_in_annotation": "yes"}
+    )
+    (sentence,) = told_burned_in(frame)
+    assert sentence.startswith("30 of 30 series state") and sentence.endswith("P19 portal and 10 more.")
+    assert told_burned_in(frame.assign(burned_in_annotation=None)) == []
+
+
+def test_files_are_told_by_column_and_place(tmp_path):
+    folder = tmp_path / "DOE^JANE"
+    (folder / "a").mkdir(parents=True)
+    for name in ("a/IM1", "IM1", "MRN-0001.dcm"):
+        (folder / name).write_text("x")
+    row = {"image": str(folder), "mask": f"{tmp_path}/Jane.nii.gz"}
+    said = f"{folder}/a/IM1: empty; [Errno 5] '{folder}/MRN-0001.dcm'; MRN-0001.dcm and {tmp_path}/Jane.json, {folder.name}"
+    assert without_paths(said, row, ("image", "mask")) == (
+        "column image, file 3 of 3: empty; [Errno 5] column image, file 2 of 3; column image, file 2 of 3 and "
+        "the .json file beside column mask, column image"
+    )
+
+
+def test_unexpected_errors_leave_no_values(tmp_path, caplog):
+    row = {"image": str(tmp_path / "DOE.nii.gz")}
+
+    def explode() -> None:
+        raise ValueError(f"could not convert 'Jane Doe' in {row['image']}")
+
+    with pytest.raises(CaseError) as caught, in_private(row, ["image"]):
+        explode()
+    assert str(caught.value) == "unexpected error: ValueError: could not convert '...' in column image"
+    assert "in explode" in caplog.text and "Jane" not in caplog.text.replace("could not convert 'Jane Doe'", "")
+    with pytest.raises(OSError, match="column image") as machine, in_private(row, ["image"]):
+        raise OSError(5, "Input/output error", row["image"])
+    assert machine.value.errno == 5 and "DOE" not in str(machine.value)
+
+
+def test_snakemake_remembers_cases_by_digest():
+    cases = Cases([{"patient": "P1", "images": [{"image": "/pacs/DOE"}]}])
+    assert "DOE" not in repr(cases) and repr(cases) == repr(Cases(list(cases)))
+    assert repr(cases) != repr(Cases([{"patient": "P1", "images": [{"image": "/pacs/ROE"}]}]))
+
+
+# what runs code that a file brings along
+FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "torch", "imp"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_METHODS = {
+    "load_all",
+    "unsafe_load",
+    "full_load",
+    "read_pickle",
+    "to_pickle",
+    "system",
+    "popen",
+    "literal_eval",
+}
+
+
+def dangers(tree: ast.Module) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        found += [f"import {name}" for name in names if set(name.split(".")) & FORBIDDEN_IMPORTS]
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        if isinstance(called, ast.Name) and called.id in FORBIDDEN_CALLS:
+            found.append(called.id)
+        if isinstance(called, ast.Attribute):
+            whole = ast.unparse(called)
+            if called.attr in FORBIDDEN_METHODS:
+                found.append(whole)
+            if whole == "yaml.load":
+                loader = keywords.get("Loader") or (ast.unparse(node.args[1]) if len(node.args) > 1 else "")
+                found.append(f"yaml.load with {loader or 'no loader'}")
+            if whole == "skops.io.load" and "trusted" not in keywords:
+                found.append("skops.io.load without an allow-list")
+        if keywords.get("allow_pickle") == "True" or keywords.get("shell") == "True":
+            found.append(ast.unparse(node)[:60])
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("import pickle", "from joblib import load", "import sklearn.externals.joblib", "eval('1')", "exec(x)"),
+        *("yaml.load(f, Loader=yaml.Loader)", "yaml.load(f)", "yaml.unsafe_load(f)", "np.load(f, allow_pickle=True)"),
+        *("pd.read_pickle(f)", "skops.io.load(f)", "subprocess.run(x, shell=True)", "os.system(x)"),
+    ],
+)
+def test_the_look_for_dangers_sees_them(text):
+    assert dangers(ast.parse(text))
+
+
+def test_no_code_is_loaded_from_files_anywhere_in_the_package():
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in (REPOSITORY / "workflow").rglob("*.py")}
+    assert len(trees) > 80
+    classes = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    safe = {f"yaml.load with {node.name}" for node in classes if "yaml.SafeLoader" in map(ast.unparse, node.bases)}
+    found = {path.name: left for path, tree in trees.items() if (left := [d for d in dangers(tree) if d not in safe])}
+    assert found == {}
+
+
+if __name__ == "__main__":  # figures for a report: python tests/test_privacy.py STUDY
+    print({where: (search(Path(sys.argv[1]) / where)) for where in ("results", ".snakemake")})

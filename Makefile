@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # the system's certificates, as pip uses them: hospital networks have their own
 export UV_SYSTEM_CERTS := true
 
-.PHONY: demo env test test-slow check docs lock clean prerequisites
+.PHONY: demo env test test-slow test-faults test-slurm check docs lock clean prerequisites
 .DEFAULT_GOAL := demo
 
 demo: env
@@ -37,10 +37,20 @@ prerequisites:
 
 # All tests but those of a whole study on real images, which test-slow runs.
 test: env
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 --dist loadfile
+
+# SIGKILL at random moments of a small study, each followed by a resume. WRITE=docs/reliability.md keeps the table.
+KILLS ?= 50
+SEED ?= 1
+test-faults: env
+	$(BIN)/python tests/faults/kills.py --kills $(KILLS) --seed $(SEED) $(if $(WRITE),--write $(WRITE))
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow
+
+# A Slurm cluster on this machine, faults and all. Needs root on Debian or Ubuntu, else it is skipped; may install slurm-wlm.
+test-slurm: env
+	$(BIN)/python -m pytest -m slurm
 
 check: env
 	$(BIN)/ruff check .

@@ -30,24 +30,29 @@ include: "workflow/rules/validation.smk"
 include: "workflow/rules/report.smk"
 
 
+# What takes seconds runs where hccstudy does, not as a job of a cluster.
 localrules:
     all,
     features,
     figures,
     report,
+    split_cohort,
+    collect_acquisition,
+    collect_ledger,
+    record_provenance,
 
 
 rule all:
     default_target: True
     input:
-        rules.write_report.output.html,
+        "results/report/index.html",
 
 
 # One row a patient, and who is in it.
 rule features:
     input:
-        rules.collect_features.output.table,
-        rules.collect_ledger.output.ledger,
+        "results/features/features.parquet",
+        "results/ledger/ledger.tsv",
 
 
 # Every figure as PDF, SVG and PNG.
@@ -59,4 +64,4 @@ rule figures:
 # The report with everything in it.
 rule report:
     input:
-        rules.write_report.output.html,
+        "results/report/index.html",

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import signal
+from multiprocessing import get_context
+
+import numpy as np
 import pytest
 
-from hccstudy.batches import assign_batches, process_batch
+from hccstudy.batches import ATTEMPTS, assign_batches, process_batch, settle
 from hccstudy.errors import CaseError
 
 PATIENTS = [f"P{number}" for number in range(200)]
@@ -100,3 +107,124 @@ def test_a_full_disk_is_the_jobs_failure_not_the_patients(tmp_path):
 
     with pytest.raises(OSError, match="No space"):
         run(tmp_path, full, cases("a"))
+
+
+def attempt(folder, work, number, *names):
+    rows, lines = process_batch(cases(*names), work, stage="imports", folder=folder, key="k", attempt=number)
+    return rows, {line["patient"]: (line["status"], line["reason"]) for line in lines}
+
+
+class Deadly(Work):
+    """A job of its own process group ends while "b" is computed, as if the machine had killed it; `how` says by what."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def __call__(self, case, scratch):
+        if case["patient"] == "b":
+            self.done.append("b")
+            self.how()
+        return super().__call__(case, scratch)
+
+
+def raises(error):
+    def how():
+        raise error
+
+    return how
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, MemoryError])
+def test_who_ends_every_job_is_computed_last_and_then_left_to_the_ledger(tmp_path, error):
+    work = Deadly(raises(error))
+    for number in (1, 2, 3):
+        with pytest.raises(error):
+            attempt(tmp_path, work, number, "a", "b", "c")
+    # the second attempt does all others before it
+    assert work.done == ["a", "b", "c", "b", "b"]
+    rows, status = attempt(tmp_path, work, ATTEMPTS, "a", "b", "c")
+    assert work.done == ["a", "b", "c", "b", "b"]
+    assert [row["patient"] for row in rows] == ["a", "c"]
+    assert status == {"a": ("included", ""), "b": ("failed", "out of memory or time"), "c": ("included", "")}
+    # which is not kept: a new run has its new chance
+    rows, status = attempt(tmp_path, Work(), 1, "a", "b", "c")
+    assert status["b"] == ("included", "")
+    assert (tmp_path / "b" / "image.txt").is_file()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_process_that_is_really_killed_leaves_the_same_marks(tmp_path):
+    work = Deadly(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    for number in (1, 2, 3):
+        child = get_context("fork").Process(target=attempt, args=(tmp_path, work, number, "a", "b", "c"))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        assert (tmp_path / "c").exists() == (number > 1)
+    status = attempt(tmp_path, work, ATTEMPTS, "a", "b", "c")[1]
+    assert status == {"a": ("included", ""), "b": ("failed", "out of memory or time"), "c": ("included", "")}
+
+
+def test_a_patient_who_needed_more_memory_gets_it_in_a_later_attempt(tmp_path):
+    with pytest.raises(MemoryError):
+        attempt(tmp_path, Deadly(raises(MemoryError)), 1, "a", "b", "c")
+    assert attempt(tmp_path, Work(), 2, "a", "b", "c")[1]["b"] == ("included", "")
+
+
+def test_a_full_disk_puts_the_blame_on_nobody(tmp_path):
+    work = Deadly(raises(OSError(errno.ENOSPC, "No space left on device")))
+    for number in range(1, ATTEMPTS + 1):
+        with pytest.raises(OSError, match="No space"):
+            attempt(tmp_path, work, number, "a", "b", "c")
+    assert "c" not in work.done  # b stays in its place, tried in every attempt
+    assert work.done == ["a", "b", "b", "b", "b"]
+    assert not list(tmp_path.glob(".*.deaths"))
+
+
+def write_image(path, keep=1.0):
+    import SimpleITK as sitk
+
+    noise = np.random.default_rng(0).integers(-1000, 1000, (5, 40, 40)).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(noise), path, True)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.9, 0.9999])
+def test_an_image_that_a_full_disk_cut_off_is_not_taken_for_whole(tmp_path, keep):
+    """ITK writes without an error what has room, and reads zeros for what had none."""
+
+    def cut(case, scratch):
+        write_image(scratch / "image.nii.gz", keep)
+        return []
+
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, cut, cases("a"))
+    assert not list(tmp_path.rglob("done.json.gz"))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32, np.float64])
+def test_a_whole_image_is_taken_for_whole(tmp_path, kind):
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(np.ones((3, 4, 5), kind))
+    sitk.WriteImage(image, tmp_path / "image.nii.gz", True)
+    settle(tmp_path)
+
+
+def test_what_is_half_deleted_is_not_done(tmp_path, monkeypatch):
+    """Killed while an old result was deleted, with settings that are taken back after that."""
+    run(tmp_path, Work(), cases("a"))
+
+    def delete_one_file(home, **_):
+        if home.name == "a":
+            (home / "image.txt").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", delete_one_file)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Work(), cases("a"), key="other settings")
+    monkeypatch.undo()
+    run(tmp_path, Work(), cases("a"))
+    assert (tmp_path / "a" / "image.txt").read_text() == "a-1"

@@ -8,7 +8,18 @@ import shutil
 import pytest
 
 from hccstudy.tables import read_table
-from small_study import OVERLAY, add_patient, configure, digests, jobs, kill_after, make_study, patients_computed, run
+from small_study import (
+    OVERLAY,
+    PARAMETERS,
+    add_patient,
+    configure,
+    digests,
+    jobs,
+    kill_after,
+    make_study,
+    patients_computed,
+    run,
+)
 
 BATCHED = ("import_images", "preprocess_images", "make_regions", "extract_features")
 
@@ -54,15 +65,15 @@ def test_a_rerun_with_nothing_to_do_does_nothing(finished):
 @pytest.mark.parametrize(
     "moment",
     [
-        "results/imports/images/HCC-0*/done.json",
-        "results/features/patients/HCC-0*/done.json",
+        "results/imports/images/HCC-0*/done.json.gz",
+        "results/features/patients/HCC-0*/done.json.gz",
         "results/models/mvi/*/card.json",
     ],
 )
 def test_a_killed_run_goes_on_and_ends_byte_identical(finished, tmp_path, moment):
     folder = make_study(tmp_path / "study")
     kill_after(folder, lambda: any(folder.glob(moment)))
-    finished_before = {path.parent.name for path in folder.glob("results/features/patients/*/done.json")}
+    finished_before = {path.parent.name for path in folder.glob("results/features/patients/*/done.json.gz")}
     run(folder)
     assert digests(folder) == digests(finished)
     if moment.startswith("results/features/patients/HCC"):
@@ -89,6 +100,20 @@ def test_a_corrected_mask_runs_that_patient_again(copy):
     planned = jobs(run(copy, "--target", "features"))
     assert planned["import_images"] == 1
     assert sum("HCC-010" in line for line in patients_computed(copy, "imports")) == 1
+
+
+def test_images_go_when_they_are_measured_and_come_back_when_they_are_needed(finished, tmp_path):
+    folder = make_study(tmp_path / "study")
+    configure(folder, cohort=OVERLAY["cohort"] | {"keep_images": False})
+    run(folder, "--target", "features")
+    results = folder / "results"
+    assert not list(results.rglob("*.nii.gz"))
+    same = (path.relative_to(results) for path in results.rglob("*.parquet"))
+    assert all((results / path).read_bytes() == (finished / "results" / path).read_bytes() for path in same)
+    assert jobs(run(folder, "--target", "features")) == {}
+    (folder / "plain.yaml").write_text(PARAMETERS.replace("25", "30"))
+    planned = jobs(run(folder, "--dry-run", "--target", "features"))
+    assert all(planned[rule] == planned["discard_images"] for rule in BATCHED)
 
 
 def test_a_model_setting_extracts_nothing_again(copy):

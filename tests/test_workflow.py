@@ -59,6 +59,13 @@ def test_every_rule_has_a_log_and_one_bridge(rules):
         assert rule.script == "../stage.py"
 
 
+def test_inputs_are_paths(rules):
+    """A job on a node of a cluster looks at its own rule alone. An input written as `rules.X.output.Y` brings in rule X
+    with everything before it: the node would do again what looks changed from there (Snakemake 9.27)."""
+    for rule in rules.values():
+        assert not rule.dependencies, rule.name
+
+
 def test_external_outcomes_are_read_by_the_validation_alone(rules):
     path = "results/cohort/external_outcomes.tsv"
     assert [rule.name for rule in rules.values() if path in map(str, rule.input)] == [

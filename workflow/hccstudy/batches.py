@@ -3,23 +3,43 @@
 One process per patient is 80 % start-up, so a job carries a batch. Inside it each patient's result is written
 atomically in a folder of its own, under a key of inputs, settings and code; an interrupted or changed batch
 redoes only the patients it must.
+
+A job that is killed from outside (memory, time, a lost node) is started again by Snakemake, with more of both. Whoever
+was being computed when an attempt died is a suspect: computed after all others in the next attempts, and left to the
+ledger in the last one, so that no patient takes a batch down for good.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import gzip
 import hashlib
+import json
 import logging
+import math
 import os
 import shutil
+import struct
+import uuid
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from hccstudy import ledger
-from hccstudy.errors import CaseError
-from hccstudy.tables import digest, read_json, write_json
+from hccstudy.errors import CaseError, StudyError
+from hccstudy.tables import check_run, digest, write_table
 
 log = logging.getLogger(__name__)
+
+# Times the memory and time of the first attempt that a job gets; the last one leaves out who took the others down.
+MORE = (1, 2, 4, 1)
+ATTEMPTS = len(MORE)
+DONE = "done.json.gz"
+PROBE = 2**20  # bytes that can be written where a disk is not full
 
 Case = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -52,60 +72,194 @@ def process_batch(
     stage: str,
     folder: str | Path,
     key: Any,
+    attempt: int = 1,
 ) -> tuple[Rows, list[dict[str, str]]]:
     """Run `work(case, scratch)` for every case and return its rows and ledger lines, in the order of `cases`.
 
     A case is a dict with at least `patient` and `center`. `work` returns the patient's rows (JSON values) and may
     write files into `scratch`, which becomes `folder/<patient>/` when all of it is done. A CaseError, or any other
     exception, makes a ledger line; the other patients go on. `key` is whatever else the result depends on (settings,
-    code); a patient whose case and key are unchanged is not computed again.
+    code); a patient whose case and key are unchanged is not computed again. `attempt` counts from 1 within a run: from
+    the second on, patients under whom an earlier attempt died come last; in the last one (ATTEMPTS) they fail.
     """
     folder = Path(folder)
+    died = {case["patient"]: _deaths(folder / case["patient"], attempt) for case in cases}
+    finished = {}
+    for case in sorted(cases, key=lambda case: died[case["patient"]]):
+        patient = case["patient"]
+        wanted = digest([case, key])
+        done = _read_done(folder / patient, wanted)
+        if done is not None:
+            log.info("%s %s: unchanged", stage, patient)
+        else:
+            if attempt >= ATTEMPTS and died[patient]:
+                done = _given_up(died[patient])
+            else:
+                done = _compute(case, work, folder / patient, wanted, died[patient])
+            log.info("%s %s: %s", stage, patient, done["reason"] or "done")
+        finished[patient] = done
     rows: Rows = []
     lines = []
     for case in cases:
-        patient, center = case["patient"], case["center"]
-        wanted = digest([case, key])
-        home = folder / patient
-        done = _read_done(home, wanted)
-        if done is None:
-            done = _compute(case, work, home, wanted)
-            log.info("%s %s: %s", stage, patient, done["reason"] or "done")
-        else:
-            log.info("%s %s: unchanged", stage, patient)
+        done = finished[case["patient"]]
         error = None
         if done["reason"]:
             error = CaseError(done["reason"], done["detail"], excluded=done["excluded"])
         rows += done["rows"]
-        lines.append(ledger.entry(patient, center, stage, error))
+        lines.append(ledger.entry(case["patient"], case["center"], stage, error))
     return rows, lines
+
+
+def _marker(home: Path) -> Path:
+    """The file that is there while a patient is computed; it holds how many attempts of this run died meanwhile."""
+    return home.with_name(f".{home.name}.deaths")
+
+
+def _deaths(home: Path, attempt: int) -> int:
+    marker = _marker(home)
+    if attempt == 1:
+        marker.unlink(missing_ok=True)  # of an earlier run: everybody has a new chance
+        return 0
+    return len(marker.read_bytes()) if marker.exists() else 0
+
+
+def _given_up(deaths: int) -> dict[str, Any]:
+    """What stands for a patient who takes every job down. Not kept: the next run tries again."""
+    detail = (
+        f"{deaths} of the {ATTEMPTS - 1} attempts before the last were ended while this patient was computed, each with more "
+        "memory and time than the one before; expected a job that fits (docs/clusters.md)"
+    )
+    return {"rows": [], "reason": "out of memory or time", "detail": detail, "excluded": False}
 
 
 def _read_done(home: Path, wanted: str) -> dict[str, Any] | None:
     try:
-        done = read_json(home / "done.json")
-    except (OSError, ValueError):
+        done = json.loads(gzip.decompress((home / DONE).read_bytes()))
+    except (OSError, EOFError, zlib.error, ValueError):
         return None
     return done if done.get("key") == wanted else None
 
 
-def _compute(case: Case, work: Callable[[Case, Path], Rows], home: Path, key: str) -> dict[str, Any]:
-    scratch = home.with_name(f".{home.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
+def _compute(case: Case, work: Callable[[Case, Path], Rows], home: Path, key: str, deaths: int = 0) -> dict[str, Any]:
+    scratch = _scratch(home)
+    marker = _marker(home)
+    marker.write_bytes(b"x" * (deaths + 1))
+    try:
+        done = {"key": key} | _result(case, work, scratch)
+        text = json.dumps(done, allow_nan=False, ensure_ascii=False)
+        settle(scratch)
+        (scratch / DONE).write_bytes(gzip.compress(text.encode(), mtime=0))  # a thousand features take 55 KB, not 230
+        check_run()
+        (home / DONE).unlink(missing_ok=True)  # first of all: what is half deleted is not done
+        shutil.rmtree(home, ignore_errors=True)
+        os.replace(scratch, home)
+        with contextlib.suppress(OSError):
+            scratch.parent.rmdir()
+        marker.unlink(missing_ok=True)
+    except (OSError, StudyError):
+        marker.unlink(missing_ok=True)  # the machine's error or the run's, no fault of this patient
+        shutil.rmtree(scratch, ignore_errors=True)  # the log needs room
+        raise
+    return done
+
+
+def _scratch(home: Path) -> Path:
+    """A new folder for what is computed of a patient, which is no other process's.
+
+    A job that its cluster took for lost may be at work on the patient still: its folder is renamed in one step, so that it
+    fails at its next file and its files are never mixed with ours.
+    """
+    parts, own = home.with_name(f".{home.name}.part"), uuid.uuid4().hex
+    lost = home.with_name(f".{home.name}.lost")
+    shutil.rmtree(lost, ignore_errors=True)  # of somebody who was killed in the next line but one
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(parts, lost)
+    shutil.rmtree(lost, ignore_errors=True)
+    scratch = parts / own
     scratch.mkdir(parents=True)
-    done: dict[str, Any] = {"key": key, "rows": [], "reason": "", "detail": "", "excluded": False}
+    return scratch
+
+
+def _result(case: Case, work: Callable[[Case, Path], Rows], scratch: Path) -> dict[str, Any]:
+    """Rows, or why there are none; an OSError is the machine's."""
+    done: dict[str, Any] = {"rows": [], "reason": "", "detail": "", "excluded": False}
     try:
         done["rows"] = work(case, scratch)
-    except CaseError as error:
-        done |= {"reason": error.reason, "detail": error.detail, "excluded": error.excluded}
-    except (MemoryError, OSError) as error:
-        if isinstance(error, MemoryError) or (error.errno is not None and not isinstance(error, FileNotFoundError)):
-            raise  # the machine's trouble, not the patient's: the job fails and can be retried
-        done |= {"reason": "unreadable file", "detail": str(error)}
+    except MemoryError:
+        raise  # as if the machine had killed the job: with more memory it may do
     except Exception as error:
-        log.exception("%s: unexpected error", case["patient"])
-        done |= {"reason": "unexpected error", "detail": f"{type(error).__name__}: {error}"}
-    write_json(done, scratch / "done.json", sort_keys=False)  # the order of columns is part of the result
-    shutil.rmtree(home, ignore_errors=True)
-    os.replace(scratch, home)
+        _check_machine(error, scratch)
+        if isinstance(error, CaseError):
+            done |= {"reason": error.reason, "detail": error.detail, "excluded": error.excluded}
+        elif isinstance(error, OSError):
+            done |= {"reason": "unreadable file", "detail": str(error)}
+        else:
+            log.exception("%s: unexpected error", case["patient"])
+            done |= {"reason": "unexpected error", "detail": f"{type(error).__name__}: {error}"}
     return done
+
+
+def settle(folder: Path) -> None:
+    """Bring all files in `folder` to the disk; OSError where there is no room for one.
+
+    ITK takes no notice of a disk that is full: it writes the part of a .nii.gz that has room, and reads zeros for the
+    rest. The length that gzip states at the end of a file tells.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())  # a network's disk may say only now that it is full
+            if path.name.endswith(".nii.gz") and not _is_whole(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a .nii.gz that ITK wrote ends with the length (RFC 1952) of the header and voxels that it announces."""
+    try:
+        with gzip.open(path) as handle:
+            head = handle.read(348)
+        dimensions, bits, offset = (
+            struct.unpack_from(kind, head, at) for kind, at in (("8h", 40), ("h", 72), ("f", 108))
+        )
+        with path.open("rb") as handle:
+            handle.seek(-4, os.SEEK_END)
+            (length,) = struct.unpack("<I", handle.read(4))
+    except (OSError, EOFError, zlib.error, struct.error):
+        return False
+    voxels = math.prod(dimensions[1 : 1 + dimensions[0]])
+    return bool(length == (int(offset[0]) + voxels * bits[0] // 8) % 2**32)
+
+
+def _check_machine(error: Exception, scratch: Path) -> None:
+    """Raise where an error is the machine's and not the patient's: the job fails then and can be retried.
+
+    A full or read-only disk shows itself by a write, since libraries for images hide it behind errors of their own.
+    """
+    probe = scratch / ".probe"
+    with probe.open("wb") as handle:
+        handle.write(bytes(PROBE))
+        os.fsync(handle.fileno())
+    probe.unlink()
+    of_file = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, of_file):
+        raise error
+
+
+def discard_images(
+    *,
+    imports: str,
+    preprocess: str,
+    regions: str,
+    measured: Sequence[str],
+    patients: Sequence[str],
+    folders: Sequence[str],
+    discarded: str,
+) -> None:
+    """Delete what the stages keep of `patients` in `folders`; `discarded` gets the names.
+
+    The tables of the stages and the features `measured` are inputs alone: nothing is deleted before they are there.
+    """
+    for folder in folders:
+        for patient in patients:
+            shutil.rmtree(Path(folder) / patient, ignore_errors=True)
+    write_table(pd.DataFrame({"patient": list(patients)}), discarded)

@@ -9,7 +9,9 @@ import re
 import shlex
 import shutil
 import sys
+import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hccstudy import __version__
 from hccstudy.errors import StudyError
 
 STUDY_FILE = "config.yaml"
+PATIENTS = ("images", "masks", "patients")  # folders of results with one a patient, each proven by its done.json.gz
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,11 +55,32 @@ def _parser() -> argparse.ArgumentParser:
             "--configfile", help="configuration (default: config.yaml of the study folder, else the demo)"
         )
     check.set_defaults(command=check_command)
-    run.add_argument("--cores", "-c", default="all", help="cores to use (default: all)")
-    run.add_argument("--profile", default="local", help="local, or the path of a Snakemake profile")
+    run.add_argument("--cores", "-c", help="cores to use (default: the profile's; local: all)")
+    run.add_argument(
+        "--profile", default="local", help="local, slurm, lsf, sge, pbs, or the folder of a Snakemake profile"
+    )
     run.add_argument("--dry-run", "-n", action="store_true", help="show what would run")
     run.add_argument("--target", "-t", action="append", default=[], help="features, figures, report or a file")
     run.set_defaults(command=run_study)
+
+    look = commands.add_parser(
+        "look", help="show the series of a DICOM folder, or the labels of a mask; nothing is kept"
+    )
+    look.add_argument("path", help="DICOM folder, SEG or RTSTRUCT")
+    look.set_defaults(command=look_command)
+
+    crate = commands.add_parser(
+        "crate",
+        help="pack a finished study as an RO-Crate to share",
+        description="Configuration, tables, figures, report, models and provenance with their SHA-256; no images and, "
+        "unless asked for, no table with a row a patient. docs/privacy.md says what to look at before it leaves the house.",
+    )
+    crate.add_argument("folder", help="study folder, after a run")
+    crate.add_argument("--out", required=True, metavar="DIR_OR_ZIP", help="new folder, or a .zip file")
+    crate.add_argument("--with-patient-data", action="store_true", help="also tables with a row a patient (study ids)")
+    crate.add_argument("--date", metavar="YYYY-MM-DD", help="date of publication (default: today)")
+    crate.add_argument("--license", metavar="URL", help="license of the crate (default: none granted)")
+    crate.set_defaults(command=crate_command)
 
     simulate = commands.add_parser("simulate", help="make the simulated demo cohort with its known truth")
     simulate.add_argument("folder", help="where to write it")
@@ -247,9 +271,11 @@ def check_command(options: argparse.Namespace) -> None:
 def run_study(options: argparse.Namespace) -> None:
     """Replace this process by Snakemake, so that whoever stops one stops the other."""
     from hccstudy.config import REPOSITORY
+    from hccstudy.tables import RUN
 
     _, files = _study_config(options)
-    _take_lock()
+    run = uuid.uuid4().hex
+    ahead = _take_lock(run)
     profiles = REPOSITORY / "config" / "profiles"
     known = profiles / options.profile
     profile = known if (known / "config.yaml").is_file() else Path(options.profile)
@@ -257,29 +283,74 @@ def run_study(options: argparse.Namespace) -> None:
         names = ", ".join(sorted(item.name for item in profiles.iterdir()))
         raise StudyError(f"no profile {options.profile!r}; expected one of {names}, or a folder with a config.yaml")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--cores", str(options.cores), "--workflow-profile", str(profile)]
+    # greedy: the other scheduler starts a solver for every choice of jobs, which writes to /tmp
+    command += ["--workflow-profile", str(profile), "--scheduler", "greedy"]
+    if options.cores:
+        command += ["--cores", options.cores]
     if files:
         command += ["--configfile", *files]
-    if options.dry_run:
-        command.append("--dry-run")
+    if ahead:
+        print(
+            f"note: by the clock {ahead[0]} was changed in the future, so that times do not tell what is up to date: all "
+            "tables, models and figures are made again (images and features of patients are kept)",
+            file=sys.stderr,
+        )
+        command.append("--forceall")
+    command += ["--dry-run"] if options.dry_run else ["--logger", "hccstudy"]
     command += [*options.rest, *(["--", *options.target] if options.target else [])]
     sys.stdout.flush()
-    os.execv(sys.executable, command)
+    sys.stderr.flush()
+    os.execve(sys.executable, command, os.environ | {RUN: run})
 
 
-def _take_lock() -> None:
-    """One run at a time in a study folder; a lock that a killed run left in Snakemake's folder is taken away.
+def _take_lock(run: str) -> list[Path]:
+    """One run at a time in a study folder; what a killed run left is taken away. Returns results changed in the future.
 
-    The kernel drops the lock of a process that is gone, so whoever gets it knows that no run is alive.
+    The kernel drops the lock of a process that is gone, so whoever gets it knows that no run is alive. Jobs of a killed
+    run may be: they find another run's id in the lock (`tables.check_run`) and end without writing.
     """
-    Path("results").mkdir(exist_ok=True)
-    handle = os.open("results/.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    from hccstudy.batches import PROBE
+    from hccstudy.tables import LOCK, tidy
+
     try:
+        for folder in (Path("results"), Path(".snakemake")):
+            folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(PROBE))
+        handle = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.write(handle, run.encode())
+        ahead = tidy("results", PATIENTS)
+        shutil.rmtree(".snakemake/locks", ignore_errors=True)
     except BlockingIOError:
         raise StudyError(f"{Path.cwd()}: a run is going on here; wait for it, or stop it, and run again") from None
+    except OSError as error:
+        raise StudyError(
+            f"{Path.cwd()}: results cannot be written ({error.strerror}); expected a folder with room to write"
+        ) from None
     os.set_inheritable(handle, True)  # Snakemake keeps it
-    shutil.rmtree(".snakemake/locks", ignore_errors=True)
+    return ahead
+
+
+def look_command(options: argparse.Namespace) -> None:
+    from hccstudy.imports.look import look
+
+    for line in look(Path(options.path)):
+        print(line)
+
+
+def crate_command(options: argparse.Namespace) -> None:
+    from hccstudy.crate import write_crate
+
+    count = write_crate(
+        Path(options.folder),
+        Path(options.out),
+        patient_data=options.with_patient_data,
+        published=options.date,
+        license_url=options.license,
+    )
+    print(f"written: {options.out} ({count} files)")
 
 
 def simulate_command(options: argparse.Namespace) -> None:

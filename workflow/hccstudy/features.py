@@ -46,7 +46,9 @@ def measure(
     )
 
 
-def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str) -> None:
+def extract_batch(
+    *, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str, attempt: int = 1
+) -> None:
     """Features of a batch of patients: `cases` is the regions table, `table` gets one wide row per region.
 
     `settings`: "parameters" (series -> parameter file), "ranges" (series -> re-segmentation range or null), "names",
@@ -82,7 +84,7 @@ def extract_batch(*, cases: str, settings: dict[str, Any], folder: str, table: s
         "parameters": {series: file_digest(path) for series, path in sorted(parameters.items())},
         "code": fingerprint("hccstudy.features"),
     }
-    rows, lines = process_batch(grouped, work, stage="features", folder=folder, key=key)
+    rows, lines = process_batch(grouped, work, stage="features", folder=folder, key=key, attempt=attempt)
     log.info("%.1f s of extraction %s", clock["all"], left_to_pyradiomics(clock))
     write_table(_frame(rows), table)
     write_ledger(lines, ledger)

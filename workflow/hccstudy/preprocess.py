@@ -402,7 +402,9 @@ def to_study_grid(
     return place(values, image, positions, new[::-1]), masks
 
 
-def preprocess_batch(*, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str) -> None:
+def preprocess_batch(
+    *, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str, attempt: int = 1
+) -> None:
     """Bring every series of every patient of a batch to the study grid.
 
     `cases` is the table of `imports`; `table` gets the same rows with the files on the study grid.
@@ -453,6 +455,6 @@ def preprocess_batch(*, cases: str, settings: dict[str, Any], folder: str, table
         for patient, rows in frame.groupby("patient", sort=False)
     ]
     key = {"settings": settings, "landmarks": landmarks, "code": fingerprint("hccstudy.preprocess")}
-    rows, lines = process_batch(patients, work, stage="preprocess", folder=folder, key=key)
+    rows, lines = process_batch(patients, work, stage="preprocess", folder=folder, key=key, attempt=attempt)
     write_table(pd.DataFrame(rows, columns=COLUMNS), table)
     write_ledger(lines, ledger)

@@ -217,7 +217,9 @@ def check_size(name: str, count: int, minimum: int, why: str) -> None:
     raise CaseError("ring empty after clipping", detail)
 
 
-def make_regions_batch(*, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str) -> None:
+def make_regions_batch(
+    *, cases: str, settings: dict[str, Any], folder: str, table: str, ledger: str, attempt: int = 1
+) -> None:
     """Write the masks of every region of every series and reader of a batch.
 
     As in IBSI a region has two: `mask`, the morphological mask, gives its shape, and `intensity_mask`, the
@@ -268,6 +270,6 @@ def make_regions_batch(*, cases: str, settings: dict[str, Any], folder: str, tab
         for patient, rows in frame.groupby("patient", sort=False)
     ]
     key = {"settings": settings, "code": fingerprint("hccstudy.regions")}
-    rows, lines = process_batch(patients, work, stage="regions", folder=folder, key=key)
+    rows, lines = process_batch(patients, work, stage="regions", folder=folder, key=key, attempt=attempt)
     write_table(pd.DataFrame(rows, columns=COLUMNS), table)
     write_ledger(lines, ledger)

@@ -27,7 +27,7 @@ REPEAT_KEYS = [*KEYS, "repeat"]
 
 
 def measure_repeats_batch(
-    *, cases: str, patients: list[str], settings: dict[str, Any], folder: str, table: str
+    *, cases: str, patients: list[str], settings: dict[str, Any], folder: str, table: str, attempt: int = 1
 ) -> None:
     """Features of perturbed masks for those of `patients` who are in this batch (`cases`: the preprocess table).
 
@@ -56,7 +56,7 @@ def measure_repeats_batch(
     parameters = settings["features"]["parameters"]
     digests = {series: file_digest(path) for series, path in sorted(parameters.items())}
     key = {"settings": settings, "parameters": digests, "code": fingerprint("hccstudy.stability")}
-    rows, _ = process_batch(grouped, work, stage="stability", folder=folder, key=key)
+    rows, _ = process_batch(grouped, work, stage="stability", folder=folder, key=key, attempt=attempt)
     write_table(pd.DataFrame(rows, columns=list(dict.fromkeys(n for row in rows for n in row)) or REPEAT_KEYS), table)
 
 

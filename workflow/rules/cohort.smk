@@ -31,7 +31,11 @@ rule split_cohort:
     log:
         "results/logs/cohort/split_cohort.log",
     params:
-        call=stage("cohort:split_cohort"),
+        call=stage(
+            "cohort:split_cohort",
+            *filter(None, [STUDY["cohort"]["patients"], STUDY["cohort"]["images"]]),
+            *features_files(),
+        ),
         settings=cohort_settings(STUDY),
     script:
         "../stage.py"

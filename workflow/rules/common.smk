@@ -1,13 +1,24 @@
 # Configuration and cohort, loaded and checked; wildcard constraints; input functions. No rules.
 
-from hccstudy.batches import assign_batches
-from hccstudy.cohort import PATHS, check_design, perturbed_patients, read_cohort, stamp
+import functools
+
+from hccstudy.batches import ATTEMPTS, MORE, assign_batches
+from hccstudy.cohort import (
+    PATHS,
+    check_design,
+    perturbed_patients,
+    read_cohort,
+    stamp,
+    voxels_mb,
+)
 from hccstudy.config import REPOSITORY, load_config
 from hccstudy.errors import StudyError
 from hccstudy.catalog import absent_figures, figure_kind, figure_names
 from hccstudy.fingerprint import stage
 from hccstudy.ledger import STAGES, TABLE_STAGES
-from hccstudy.provenance import git_revision, packages
+from hccstudy.progress import watch
+from hccstudy.privacy import Cases
+from hccstudy.provenance import environment, environments, input_digests
 from hccstudy.settings import (
     cohort_settings,
     feature_settings,
@@ -19,6 +30,7 @@ from hccstudy.settings import (
     repeat_settings,
     validation_settings,
 )
+from hccstudy.tables import write_json
 from snakemake.exceptions import WorkflowError
 from snakemake.io import report as in_report
 
@@ -35,6 +47,7 @@ except StudyError as error:
 BATCHES = assign_batches(
     list(COHORT.patients["patient"]), STUDY["cohort"]["batch_size"]
 )
+watch(BATCHES)
 ENDPOINTS = list(STUDY["endpoints"])
 MODELS = list(STUDY["models"])
 PAIRS = [
@@ -50,7 +63,16 @@ REPEATED = [
     batch for batch, members in BATCHES.items() if set(members) & set(PERTURBED)
 ]
 FIGURES = figure_names(STUDY["endpoints"], STUDY["models"], absent_figures(STUDY))
+# A job of patients that is killed starts again, with more memory and time. The job itself, on its node, does not repeat.
+RETRIES = ATTEMPTS - 1 if workflow.is_main_process else 0
 REPORT = REPOSITORY / "workflow" / "report"
+# what computes now, and what did in earlier runs into the same results
+ENVIRONMENT = environment()
+ENVIRONMENTS = environments("results/environments.json", ENVIRONMENT)
+
+
+onstart:
+    write_json(ENVIRONMENTS, "results/environments.json")
 
 
 wildcard_constraints:
@@ -63,7 +85,12 @@ def cases_of_batch(wildcards):
     """The images rows of a batch with a stamp of every file: a changed row or file runs this batch again.
 
     Images that the workflow draws itself are tracked by their rule instead."""
-    cases = COHORT.cases(BATCHES[wildcards.batch])
+    return stamped_cases(wildcards.batch)
+
+
+@functools.cache
+def stamped_cases(batch):
+    cases = Cases(COHORT.cases(BATCHES[batch]))
     for case in cases:
         for row in case["images"]:
             row["stamp"] = (
@@ -74,8 +101,62 @@ def cases_of_batch(wildcards):
     return cases
 
 
+def attempt_number(wildcards, attempt):
+    return attempt
+
+
+def memory_mb(wildcards, attempt):
+    """What a batch needs for its largest image (docs/scaling.md)."""
+    return MORE[attempt - 1] * (1500 + 15 * image_mb(wildcards.batch))
+
+
+def runtime_minutes(wildcards, attempt):
+    """Minutes of a batch in imports, preprocess and regions."""
+    images = len(COHORT.files(BATCHES[wildcards.batch]))
+    return MORE[attempt - 1] * (
+        10 + images * (12 + image_mb(wildcards.batch) // 10) // 60
+    )
+
+
+def extraction_minutes(wildcards, attempt):
+    slower = 10 if STUDY["features"]["engine"] == "pyradiomics" else 2
+    return slower * runtime_minutes(wildcards, attempt)
+
+
+@functools.cache
+def image_mb(batch):
+    """The largest image of a batch, in MB of 16-bit voxels, by the sizes of files and folders; 0 where none is there."""
+    return max(map(voxels_mb, COHORT.files(BATCHES[batch])), default=0)
+
+
+def passing(path):
+    """A table that names images, which goes with them when their features are measured, unless images are kept."""
+    return path if STUDY["cohort"]["keep_images"] else temp(path)
+
+
+def discarded_images():
+    pattern = "results/features/discarded/{batch}.tsv"
+    kept = STUDY["cohort"]["keep_images"]
+    return [] if kept else expand(pattern, batch=BATCHES)
+
+
+def measured_files(wildcards):
+    """What is measured on the images of a batch."""
+    files = [f"results/features/{wildcards.batch}.parquet"]
+    if wildcards.batch in REPEATED:
+        files.append(f"results/stability/{wildcards.batch}.parquet")
+    return files
+
+
 def simulated_images(wildcards):
     return ["results/simulation/done"] if SIMULATION else []
+
+
+def small_inputs():
+    """The tables and parameter files that the study reads."""
+    cohort = STUDY["cohort"]
+    series = [] if FEATURE_TABLE else [*landmarks_files(None), *parameter_files(None)]
+    return [cohort["patients"], cohort["images"], *series]
 
 
 def features_files():

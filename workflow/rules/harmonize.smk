@@ -3,8 +3,8 @@
 
 rule describe_harmonization:
     input:
-        features=rules.collect_features.output.table,
-        development=rules.split_cohort.output.development,
+        features="results/features/features.parquet",
+        development="results/cohort/development.tsv",
     output:
         parameters="results/harmonize/parameters.json",
         shifts="results/harmonize/features.tsv",

@@ -5,11 +5,18 @@ rule import_images:
     input:
         simulated_images,
     output:
-        table="results/imports/{batch}.tsv",
+        table=passing("results/imports/{batch}.tsv"),
         acquisition="results/imports/acquisition/{batch}.tsv",
         ledger="results/ledger/imports/{batch}.tsv",
     log:
         "results/logs/imports/{batch}.log",
+    retries: RETRIES
+    group:
+        "patients"
+    resources:
+        attempt=attempt_number,
+        mem_mb=memory_mb,
+        runtime=runtime_minutes,
     params:
         call=stage("imports:import_batch"),
         cases=cases_of_batch,

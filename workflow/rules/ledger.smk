@@ -4,7 +4,7 @@
 rule collect_ledger:
     input:
         ledgers=stage_ledgers(),
-        outcomes=rules.split_cohort.output.outcomes,
+        outcomes="results/cohort/outcomes.tsv",
     output:
         ledger="results/ledger/ledger.tsv",
         counts="results/ledger/flow.tsv",

@@ -3,9 +3,9 @@
 
 rule train_model:
     input:
-        features=rules.collect_features.output.table,
-        development=rules.split_cohort.output.development,
-        repeats=rules.measure_stability.output.repeats,
+        features="results/features/features.parquet",
+        development="results/cohort/development.tsv",
+        repeats="results/stability/repeats.parquet",
     output:
         oof="results/models/{endpoint}/{model}/oof.tsv",
         model="results/models/{endpoint}/{model}/model.skops",
@@ -27,9 +27,9 @@ rule train_model:
 
 rule internal_validation:
     input:
-        features=rules.collect_features.output.table,
-        development=rules.split_cohort.output.development,
-        repeats=rules.measure_stability.output.repeats,
+        features="results/features/features.parquet",
+        development="results/cohort/development.tsv",
+        repeats="results/stability/repeats.parquet",
     output:
         performance="results/internal/{endpoint}/{model}/performance.tsv",
         centers="results/internal/{endpoint}/{model}/centers.tsv",
@@ -49,10 +49,10 @@ rule internal_validation:
 
 rule predict_external:
     input:
-        features=rules.collect_features.output.table,
-        external=rules.split_cohort.output.external,
-        model=rules.train_model.output.model,
-        card=rules.train_model.output.card,
+        features="results/features/features.parquet",
+        external="results/cohort/external.tsv",
+        model="results/models/{endpoint}/{model}/model.skops",
+        card="results/models/{endpoint}/{model}/card.json",
     output:
         predictions="results/predictions/{endpoint}/{model}.tsv",
     log:

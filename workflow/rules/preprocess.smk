@@ -6,12 +6,19 @@ rule preprocess_images:
         landmarks_files,
         cases="results/imports/{batch}.tsv",
     output:
-        table="results/preprocess/{batch}.tsv",
+        table=passing("results/preprocess/{batch}.tsv"),
         ledger="results/ledger/preprocess/{batch}.tsv",
     log:
         "results/logs/preprocess/{batch}.log",
+    retries: RETRIES
+    group:
+        "patients"
+    resources:
+        attempt=attempt_number,
+        mem_mb=memory_mb,
+        runtime=runtime_minutes,
     params:
-        call=stage("preprocess:preprocess_batch"),
+        call=stage("preprocess:preprocess_batch", *landmarks_files(None)),
         settings=preprocess_settings(STUDY),
         folder="results/preprocess/images",
     script:

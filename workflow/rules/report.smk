@@ -1,9 +1,16 @@
 # Figures from tables, the report from both, and where everything came from.
 
+# A study that starts from a feature table has no images, and perhaps no repeated measurements.
+ACQUISITION = (
+    {} if FEATURE_TABLE else {"acquisition": "results/imports/acquisition.tsv"}
+)
+
 
 rule record_provenance:
     input:
+        **ACQUISITION,
         tables=features_files(),
+        cards=of_pairs("results/models/{endpoint}/{model}/card.json"),
     output:
         provenance="results/provenance.json",
     log:
@@ -11,18 +18,15 @@ rule record_provenance:
     params:
         call=stage("provenance:record_provenance"),
         settings=STUDY,
-        revision=git_revision(),
-        versions=packages(),
+        environments=ENVIRONMENTS,
+        current=ENVIRONMENT,
+        inputs=input_digests(small_inputs()),
     script:
         "../stage.py"
 
 
-# A study that starts from a feature table has no images, and perhaps no repeated measurements.
-ACQUISITION = (
-    {} if FEATURE_TABLE else {"acquisition": rules.collect_acquisition.output.table}
-)
-ICC = {"icc": rules.measure_stability.output.icc_table}
-SHIFTS = {"shifts": rules.describe_harmonization.output.shifts}
+ICC = {"icc": "results/stability/icc.tsv"}
+SHIFTS = {"shifts": "results/harmonize/features.tsv"}
 
 
 rule draw_study:
@@ -30,10 +34,10 @@ rule draw_study:
         **ACQUISITION,
         **(ICC if "stability" in FIGURES["study"] else {}),
         **(SHIFTS if "shifts" in FIGURES["study"] else {}),
-        flow=rules.collect_ledger.output.counts,
-        ledger=rules.collect_ledger.output.ledger,
-        embedding=rules.describe_harmonization.output.embedding,
-        centers=rules.describe_harmonization.output.centers,
+        flow="results/ledger/flow.tsv",
+        ledger="results/ledger/ledger.tsv",
+        embedding="results/harmonize/embedding.tsv",
+        centers="results/harmonize/centers.tsv",
     output:
         reported_figures(FIGURES["study"], "Study"),
     log:
@@ -56,20 +60,33 @@ for ENDPOINT in ENDPOINTS:
         name:
             f"draw_{ENDPOINT}"
         input:
-            metrics=of_models(rules.validate_model.output.metrics, ENDPOINT),
+            metrics=of_models(
+                "results/validation/{endpoint}/{model}/metrics.tsv", ENDPOINT
+            ),
             calibration_curve=of_models(
-                rules.validate_model.output.calibration_curve, ENDPOINT
+                "results/validation/{endpoint}/{model}/calibration_curve.tsv", ENDPOINT
             ),
             calibration_groups=of_models(
-                rules.validate_model.output.calibration_groups, ENDPOINT
+                "results/validation/{endpoint}/{model}/calibration_groups.tsv",
+                ENDPOINT,
             ),
-            net_benefit=of_models(rules.validate_model.output.net_benefit, ENDPOINT),
-            kaplan_meier=of_models(rules.validate_model.output.kaplan_meier, ENDPOINT),
-            confusion=of_models(rules.validate_model.output.confusion, ENDPOINT),
-            roc=of_models(rules.validate_model.output.roc, ENDPOINT),
-            oof=of_models(rules.train_model.output.oof, ENDPOINT),
-            predictions=of_models(rules.predict_external.output.predictions, ENDPOINT),
-            coefficients=of_models(rules.train_model.output.coefficients, ENDPOINT),
+            net_benefit=of_models(
+                "results/validation/{endpoint}/{model}/net_benefit.tsv", ENDPOINT
+            ),
+            kaplan_meier=of_models(
+                "results/validation/{endpoint}/{model}/kaplan_meier.tsv", ENDPOINT
+            ),
+            confusion=of_models(
+                "results/validation/{endpoint}/{model}/confusion.tsv", ENDPOINT
+            ),
+            roc=of_models("results/validation/{endpoint}/{model}/roc.tsv", ENDPOINT),
+            oof=of_models("results/models/{endpoint}/{model}/oof.tsv", ENDPOINT),
+            predictions=of_models(
+                "results/predictions/{endpoint}/{model}.tsv", ENDPOINT
+            ),
+            coefficients=of_models(
+                "results/models/{endpoint}/{model}/coefficients.tsv", ENDPOINT
+            ),
         output:
             reported_figures(FIGURES[ENDPOINT], STUDY["endpoints"][ENDPOINT]["label"]),
         log:
@@ -90,22 +107,24 @@ for ENDPOINT in ENDPOINTS:
 rule write_report:
     input:
         **ACQUISITION,
-        development=rules.split_cohort.output.development,
-        external=rules.split_cohort.output.external,
-        ledger=rules.collect_ledger.output.ledger,
-        icc=rules.measure_stability.output.icc_table,
-        shifts=rules.describe_harmonization.output.shifts,
-        centers=rules.describe_harmonization.output.centers,
-        metrics=of_pairs(rules.validate_model.output.metrics),
-        comparisons=expand(rules.compare_models.output.comparisons, endpoint=ENDPOINTS),
-        performance=of_pairs(rules.internal_validation.output.performance),
-        left_out=of_pairs(rules.internal_validation.output.centers),
-        pooled=of_pairs(rules.internal_validation.output.pooled),
-        cards=of_pairs(rules.train_model.output.card),
+        development="results/cohort/development.tsv",
+        external="results/cohort/external.tsv",
+        ledger="results/ledger/ledger.tsv",
+        icc="results/stability/icc.tsv",
+        shifts="results/harmonize/features.tsv",
+        centers="results/harmonize/centers.tsv",
+        metrics=of_pairs("results/validation/{endpoint}/{model}/metrics.tsv"),
+        comparisons=expand(
+            "results/validation/{endpoint}/comparisons.tsv", endpoint=ENDPOINTS
+        ),
+        performance=of_pairs("results/internal/{endpoint}/{model}/performance.tsv"),
+        left_out=of_pairs("results/internal/{endpoint}/{model}/centers.tsv"),
+        pooled=of_pairs("results/internal/{endpoint}/{model}/pooled.tsv"),
+        cards=of_pairs("results/models/{endpoint}/{model}/card.json"),
         figures=figure_files(ALL_FIGURES, ["png"]),
         captions=sorted(map(str, REPORT.glob("*.rst"))),
         template=str(REPORT / "index.html.j2"),
-        provenance=rules.record_provenance.output.provenance,
+        provenance="results/provenance.json",
     output:
         html="results/report/index.html",
     log:

@@ -4,13 +4,22 @@
 rule measure_repeats:
     input:
         parameter_files,
+        # after the features: a cluster would reserve a group for what runs side by side
+        ancient("results/features/{batch}.parquet"),
         cases="results/preprocess/{batch}.tsv",
     output:
         table="results/stability/{batch}.parquet",
     log:
         "results/logs/stability/{batch}.log",
+    retries: RETRIES
+    group:
+        "patients"
+    resources:
+        attempt=attempt_number,
+        mem_mb=memory_mb,
+        runtime=extraction_minutes,
     params:
-        call=stage("stability:measure_repeats_batch"),
+        call=stage("stability:measure_repeats_batch", *parameter_files(None)),
         patients=PERTURBED,
         settings=repeat_settings(STUDY),
         folder="results/stability/patients",
@@ -21,8 +30,8 @@ rule measure_repeats:
 rule measure_stability:
     input:
         tables=rules.collect_features.input.tables,
-        development=rules.split_cohort.output.development,
-        repeated=expand(rules.measure_repeats.output.table, batch=REPEATED),
+        development="results/cohort/development.tsv",
+        repeated=expand("results/stability/{batch}.parquet", batch=REPEATED),
     output:
         repeats="results/stability/repeats.parquet",
         icc_table="results/stability/icc.tsv",

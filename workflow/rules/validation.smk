@@ -3,10 +3,10 @@
 
 rule validate_model:
     input:
-        oof=rules.train_model.output.oof,
-        predictions=rules.predict_external.output.predictions,
-        development=rules.split_cohort.output.development,
-        outcomes=rules.split_cohort.output.external_outcomes,
+        oof="results/models/{endpoint}/{model}/oof.tsv",
+        predictions="results/predictions/{endpoint}/{model}.tsv",
+        development="results/cohort/development.tsv",
+        outcomes="results/cohort/external_outcomes.tsv",
     output:
         metrics="results/validation/{endpoint}/{model}/metrics.tsv",
         calibration_curve="results/validation/{endpoint}/{model}/calibration_curve.tsv",
@@ -29,13 +29,13 @@ rule validate_model:
 rule compare_models:
     input:
         oof=lambda wildcards: of_models(
-            rules.train_model.output.oof, wildcards.endpoint
+            "results/models/{endpoint}/{model}/oof.tsv", wildcards.endpoint
         ),
         predictions=lambda wildcards: of_models(
-            rules.predict_external.output.predictions, wildcards.endpoint
+            "results/predictions/{endpoint}/{model}.tsv", wildcards.endpoint
         ),
-        development=rules.split_cohort.output.development,
-        outcomes=rules.split_cohort.output.external_outcomes,
+        development="results/cohort/development.tsv",
+        outcomes="results/cohort/external_outcomes.tsv",
     output:
         comparisons="results/validation/{endpoint}/comparisons.tsv",
     log:

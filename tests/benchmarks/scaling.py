@@ -1,0 +1,245 @@
+"""How a study of many patients scales: seconds and memory of the graph, a rerun that finds nothing to do, submissions, disk.
+
+    .venv/bin/python tests/benchmarks/scaling.py --patients 100 1000 10000 --write docs/scaling.md     # 40 minutes
+    .venv/bin/python tests/benchmarks/scaling.py --slurm --write docs/scaling.md                       # root, Debian; 15 minutes
+
+Images are stubs (two series of 12 x 12 x 12 voxels a patient), so that what is measured is everything but the imaging: the real
+Snakefile, all of its rules, its tables, models and report. `--slurm` starts the cluster of tests/slurm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+import yaml
+from blocks import replace_block
+
+from hccstudy.batches import assign_batches
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BATCH = 200
+SERIES = ("arterial", "portal")
+CENTERS = ("Aldbrook", "Brennac", "Corvale", "Dunmoor")
+PATIENT_RULES = ("import_images", "preprocess_images", "make_regions", "extract_features", "measure_repeats")
+STUDY = {
+    "study": {"name": "scaling", "title": "Stub images", "seed": 1},
+    "cohort": {
+        "patients": "patients.tsv",
+        "images": "images.tsv",
+        "simulation": None,
+        "centers": {"development": list(CENTERS[:3]), "external": [CENTERS[3]]},
+        "columns": {"age": {"type": "number", "label": "Age", "unit": "years", "range": [18, 100]}},
+        "batch_size": BATCH,
+    },
+    "endpoints": {"mvi": {"type": "binary", "label": "MVI", "column": "mvi"}},
+    "series": {name: {"modality": "CT", "spacing": [3, 3, 3], "parameters": "first.yaml"} for name in SERIES},
+    "imports": {"labels": {"tumor": 1, "liver": None, "lesions": None}},
+    "regions": {"rings": {}, "minimum_voxels": 8},
+    "stability": {"method": "none"},
+    "predictors": {"clinical": ["age"]},
+    "models": {
+        "clinical": {"predictors": "clinical", "estimator": "linear"},
+        "radiomics": {"predictors": "radiomics", "estimator": "linear", "features": "stat_mean$|stat_var$"},
+    },
+    "resampling": {"folds": 3, "inner_folds": 2, "optimism": 0},
+    "validation": {"bootstrap": 50},
+}
+QUICK = [
+    "--slurm-init-seconds-before-status-checks",
+    "2",
+    "--seconds-between-status-checks",
+    "2",
+    "--latency-wait",
+    "5",
+]
+APART = ["--groups", "import_images=a", "preprocess_images=b", "make_regions=c", "extract_features=d"]
+WAYS = [  # name, patients in a batch, patients measured, further options
+    ("one patient a job, each rule a submission", 1, 8, APART),
+    ("one patient a job, its rules in one submission", 1, 8, []),
+    ("batches of 50, each rule a submission", 50, 50, APART),
+    ("batches of 50, their rules in one submission", 50, 50, []),
+    ("batches of 200, their rules in one submission", 200, 150, []),
+]
+PARAMETERS = "setting: {binWidth: 25}\nimageType: {Original: {}}\nfeatureClass: {firstorder: }\n"
+
+
+@dataclass
+class Cost:
+    """Of a command: wall seconds, CPU seconds with those of its children, largest memory of one process, what it said."""
+
+    seconds: float
+    cpu: float
+    peak_mb: float
+    text: str
+
+
+def make_cohort(folder: Path, patients: int) -> None:
+    """A cohort whose images are as small as they can be; every image has noise of its own."""
+    rng = np.random.default_rng(1)
+    (folder / "images").mkdir(parents=True)
+    mask = np.zeros((12, 12, 12), np.uint8)
+    mask[4:8, 4:8, 4:8] = 1
+    _write(mask, folder / "images/mask.nii.gz")
+    rows, images = [], []
+    for number in range(patients):
+        name = f"P{number:05d}"
+        mvi = int(rng.random() < 0.4)
+        rows.append((name, CENTERS[number % 4], round(float(np.clip(rng.normal(60 + 4 * mvi, 8), 20, 95)), 1), mvi))
+        for series in SERIES:
+            image = rng.normal(60 + 5 * mvi, 20, mask.shape).astype(np.int16)
+            _write(image, folder / f"images/{name}_{series}.nii.gz")
+            images.append((name, series, "A", f"images/{name}_{series}.nii.gz", "images/mask.nii.gz"))
+    columns = ["patient", "center", "age", "mvi"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "patients.tsv", sep="\t", index=False)
+    columns = ["patient", "series", "reader", "image", "mask"]
+    pd.DataFrame(images, columns=columns).to_csv(folder / "images.tsv", sep="\t", index=False)
+    (folder / "first.yaml").write_text(PARAMETERS)
+    configure(folder)
+
+
+def _write(array: np.ndarray, path: Path) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((3, 3, 3))
+    sitk.WriteImage(image, str(path))
+
+
+def configure(folder: Path, **cohort: object) -> None:
+    (folder / "config.yaml").write_text(yaml.safe_dump(STUDY | {"cohort": STUDY["cohort"] | cohort}))
+
+
+def hccstudy(folder: Path, *arguments: str) -> Cost:
+    """`hccstudy run FOLDER ...`; SystemExit where it fails."""
+    command = [str(Path(sys.executable).with_name("hccstudy")), "run", str(folder), *arguments]
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        output.seek(0)
+        text = output.read().decode()
+    if status:
+        raise SystemExit(text[-3000:])
+    return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)
+
+
+def jobs(text: str) -> Counter[str]:
+    """Rule -> jobs, from Snakemake's table."""
+    lines = text[text.rindex("Job stats:") :].splitlines()[3:]
+    pairs = [line.split() for line in lines[: lines.index("")]]
+    return Counter({rule: int(number) for rule, number in pairs if rule != "total"})
+
+
+def submissions(planned: Counter[str]) -> int:
+    """Jobs that a cluster gets: a batch goes through its rules in one, small rules stay at home."""
+    home = {"all", "split_cohort", "collect_acquisition", "collect_ledger", "record_provenance"}
+    rest = {rule: number for rule, number in planned.items() if rule not in {*home, *PATIENT_RULES}}
+    return planned["import_images"] + sum(rest.values())
+
+
+def disk_mb(folder: Path) -> float:
+    """Results without images, as the disk counts them."""
+    files = (path for path in (folder / "results").rglob("*") if path.is_file() and not path.name.endswith(".nii.gz"))
+    return sum(path.stat().st_blocks * 512 for path in files) / 1e6
+
+
+def scale(counts: list[int], place: Path) -> str:
+    rows = []
+    for count in counts:
+        folder = place / f"scale-{count}"
+        shutil.rmtree(folder, ignore_errors=True)
+        make_cohort(folder, count)
+        configure(folder, batch_size=1)
+        single = hccstudy(folder, "--dry-run", "--quiet", "rules")
+        configure(folder)
+        graph = hccstudy(folder, "--dry-run", "--quiet", "rules")
+        run = hccstudy(folder)
+        again = hccstudy(folder)
+        assert "nothing to be done" in again.text, again.text
+        planned, alone = jobs(graph.text), jobs(single.text)
+        rows.append(
+            f"| {count:,} | {alone.total():,} | {single.seconds:.0f} s, {single.peak_mb:,.0f} MB | {planned.total():,} | "
+            f"{graph.seconds:.1f} s, {graph.peak_mb:,.0f} MB | {submissions(planned):,} | {run.seconds / 60:.1f} min | "
+            f"{1000 * (run.seconds * os.cpu_count() / count):,.0f} ms | {again.seconds:.1f} s, {again.peak_mb:,.0f} MB | "
+            f"{disk_mb(folder):,.0f} MB |"
+        )
+        print(rows[-1], flush=True)
+        shutil.rmtree(folder)
+    head = (
+        "| patients | jobs, one a patient | graph | jobs, batches of 200 | graph | submissions | whole run | core time a "
+        "patient | rerun with nothing to do | results without images |"
+    )
+    return "\n".join([head, "|" + "---|" * 10, *rows])
+
+
+def on_slurm(place: Path) -> str:
+    """Seconds of a node's core that a patient's jobs take on a real Slurm, from its own record of jobs."""
+    state = place / "scale-slurm-state"
+    cluster = REPOSITORY / "tests/slurm/cluster.sh"
+    settings = os.environ | {"SLURM_SN_DIR": str(state), "SLURM_SN_NODES": "1", "SLURM_SN_ACCT": "0"}
+    subprocess.run([cluster, "start"], check=True, env=settings, stdout=subprocess.DEVNULL)
+    try:
+        rows = [_slurm_row(place / "scale-slurm", state / "log/jobcomp.log", *way) for way in WAYS]
+    finally:
+        subprocess.run([cluster, "stop"], check=True, env=settings)
+    head = "| jobs | patients | submissions | seconds of a core, a patient | of 5 s |"
+    return "\n".join([head, "|" + "---|" * 5, *rows])
+
+
+def _slurm_row(folder: Path, record: Path, name: str, batch: int, patients: int, options: list[str]) -> str:
+    shutil.rmtree(folder, ignore_errors=True)
+    make_cohort(folder, 400)
+    configure(folder, batch_size=batch)
+    names = pd.read_csv(folder / "patients.tsv", sep="\t")["patient"]
+    batches = assign_batches(list(names), batch)
+    chosen: list[str] = []
+    while sum(len(batches[name]) for name in chosen) < patients:
+        chosen.append(list(batches)[len(chosen)])
+    measured = sum(len(batches[name]) for name in chosen)
+    record.touch()
+    before = len(record.read_text().splitlines())
+    targets = [word for name in chosen for word in ("--target", f"results/features/{name}.parquet")]
+    hccstudy(folder, "--profile", "slurm", *QUICK, *options, *targets)
+    time.sleep(5)  # the last job's line
+    jobs = [
+        dict(word.split("=", 1) for word in line.split() if "=" in word) for line in record.read_text().splitlines()
+    ]
+    spans = [datetime.fromisoformat(job["EndTime"]) - datetime.fromisoformat(job["StartTime"]) for job in jobs[before:]]
+    cores = [int(job["ProcCnt"]) for job in jobs[before:]]
+    each = sum(span.total_seconds() * n for span, n in zip(spans, cores, strict=True)) / measured
+    row = f"| {name} | {measured} | {len(spans)} | {each:.2f} | {each / 5:.1%} |"
+    print(row, flush=True)
+    shutil.rmtree(folder)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patients", type=int, nargs="+", default=[])
+    parser.add_argument("--slurm", action="store_true", help="measure what a patient costs on a real Slurm")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--write", help="Markdown file whose blocks are replaced")
+    options = parser.parse_args()
+    if options.patients:
+        text = scale(options.patients, options.folder)
+        if options.write:
+            replace_block(options.write, "scaling", text)
+    if options.slurm:
+        text = on_slurm(options.folder)
+        if options.write:
+            replace_block(options.write, "slurm", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """How a study of many patients scales: seconds and memory of the graph, a rerun that finds nothing to do, submissions, disk.
 
-    .venv/bin/python tests/benchmarks/scaling.py --patients 100 1000 10000 --write docs/scaling.md     # 40 minutes
+    .venv/bin/python tests/benchmarks/scaling.py --patients 100 1000 10000 --write docs/scaling.md     # 15 minutes
+    .venv/bin/python tests/benchmarks/scaling.py --disk 10000 --write docs/scaling.md                  # minutes
     .venv/bin/python tests/benchmarks/scaling.py --slurm --write docs/scaling.md                       # root, Debian; 15 minutes
 
 Images are stubs (two series of 12 x 12 x 12 voxels a patient), so that what is measured is everything but the imaging: the real
@@ -27,7 +28,9 @@ import SimpleITK as sitk
 import yaml
 from blocks import replace_block
 
-from hccstudy.batches import assign_batches
+from hccstudy.batches import assign_batches, process_batch
+from hccstudy.features import collect_features
+from hccstudy.tables import write_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BATCH = 200
@@ -183,6 +186,41 @@ def scale(counts: list[int], place: Path) -> str:
     return "\n".join([head, "|" + "---|" * 10, *rows])
 
 
+def feature_disk(patients: int, place: Path) -> str:
+    """What the features of a full recipe take, random numbers, tumor and ring in two series, as the stages write them."""
+    folder = place / "scale-disk"
+    shutil.rmtree(folder, ignore_errors=True)
+    names = [f"wavelet-{number:04d}_glcm_a_name_of_usual_length" for number in range(1061)]
+    regions = [(series, region) for series in SERIES for region in ("tumor", "ring_0_10")]
+    rng = np.random.default_rng(1)
+
+    def measure(case: dict[str, str], scratch: Path) -> list[dict[str, object]]:
+        keys = case | {"reader": "A"}
+        return [
+            keys | {"series": series, "region": region} | dict(zip(names, rng.normal(size=1061).tolist(), strict=True))
+            for series, region in regions
+        ]
+
+    tables = []
+    for batch, members in assign_batches([f"P{number:05d}" for number in range(patients)], BATCH).items():
+        cases = [{"patient": patient, "center": CENTERS[0]} for patient in members]
+        rows, _ = process_batch(cases, measure, stage="features", folder=folder / "patients", key=1)
+        tables.append(str(folder / f"{batch}.parquet"))
+        write_table(pd.DataFrame(rows), tables[-1])
+    collect_features(tables=tables, primary_reader="", table=str(folder / "features.parquet"))
+    parts = {
+        "each patient's result (`done.json.gz`)": (folder / "patients").rglob("*.gz"),
+        "a table a batch": map(Path, tables),
+        "`features.parquet`": [folder / "features.parquet"],
+    }
+    sizes = {name: sum(file.stat().st_blocks * 512 for file in files) / 1e6 for name, files in parts.items()}
+    shutil.rmtree(folder)
+    rows = [f"| {name} | {size:,.0f} MB |" for name, size in sizes.items()]
+    rows.append(f"| together | {sum(sizes.values()):,.0f} MB |")
+    head = f"| {patients:,} patients, 4 regions of 1,061 features each | on disk |"
+    return "\n".join([head, "|---|---|", *rows])
+
+
 def on_slurm(place: Path) -> str:
     """Seconds of a node's core that a patient's jobs take on a real Slurm, from its own record of jobs."""
     state = place / "scale-slurm-state"
@@ -227,6 +265,7 @@ def _slurm_row(folder: Path, record: Path, name: str, batch: int, patients: int,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, nargs="+", default=[])
+    parser.add_argument("--disk", type=int, help="patients whose features are written")
     parser.add_argument("--slurm", action="store_true", help="measure what a patient costs on a real Slurm")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--write", help="Markdown file whose blocks are replaced")
@@ -235,6 +274,11 @@ def main() -> None:
         text = scale(options.patients, options.folder)
         if options.write:
             replace_block(options.write, "scaling", text)
+    if options.disk:
+        text = feature_disk(options.disk, options.folder)
+        print(text)
+        if options.write:
+            replace_block(options.write, "disk", text)
     if options.slurm:
         text = on_slurm(options.folder)
         if options.write:

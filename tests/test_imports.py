@@ -130,8 +130,8 @@ def edit(path: Path, **attributes: Any) -> None:
     data.save_as(path)
 
 
-def write_seg(path: Path, series: list[Path], segments: dict[str, np.ndarray]) -> str:
-    """A DICOM SEG; the segments (z, y, x) are numbered in their order."""
+def write_seg(path: Path, series: list[Path], segments: dict[str, np.ndarray], kind: str = "BINARY") -> str:
+    """A DICOM SEG; the segments (z, y, x) are numbered in their order. They are fractions where `kind` is "FRACTIONAL"."""
     sources = [pydicom.dcmread(item) for item in series]
     described = [
         highdicom.seg.SegmentDescription(
@@ -145,8 +145,8 @@ def write_seg(path: Path, series: list[Path], segments: dict[str, np.ndarray]) -
     ]
     highdicom.seg.Segmentation(
         source_images=sources,
-        pixel_array=np.stack(list(segments.values()), axis=-1).astype(np.uint8),
-        segmentation_type="BINARY",
+        pixel_array=np.stack(list(segments.values()), axis=-1).astype(np.uint8 if kind == "BINARY" else np.float32),
+        segmentation_type=kind,
         segment_descriptions=described,
         series_instance_uid=generate_uid(),
         series_number=9,

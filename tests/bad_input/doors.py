@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,15 @@ def command(folder: Path, *arguments: str) -> Told:
         except SystemExit as stop:  # argparse
             status = stop.code
     return Told("works" if status == 0 else "refused", said.getvalue())
+
+
+def on_table(folder: Path, verb: str, frame: Frame, options: Sequence[str]) -> Told:
+    """`hccstudy VERB t.tsv OPTIONS` with `frame` as t.tsv; a refusal leaves no folder `out`."""
+    (folder / "t.tsv").write_text(as_text(frame), encoding="utf-8")
+    told = command(folder, verb, "t.tsv", *options)
+    if told.answer == "refused":
+        assert not (folder / "out").is_dir(), "a refusal wrote something"
+    return told
 
 
 def called(function: Callable[[], Any]) -> Told:

@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import highdicom
 import numpy as np
 import pandas as pd
 import pydicom
 import SimpleITK as sitk
-from pydicom.uid import generate_uid
 
 from bad_input import BadInput, Told
 from bad_input.images import HTML, JPEG, MASK, PLACE, Make, headed, imported, with_voxels, zeros
@@ -247,27 +245,7 @@ def of_sister_series(folder: Path) -> Told:
 def fractional(folder: Path, largest: float = 1.0) -> Path:
     """Fractions of the tumor: 0.8 in it, 0.3 beside it."""
     fractions = largest * np.where(MASK == 1, 0.8, np.where(MASK == 2, 0.3, 0.0))
-    described = highdicom.seg.SegmentDescription(
-        1,
-        "HCC",
-        pydicom.sr.codedict.codes.SCT.MorphologicallyAbnormalStructure,
-        pydicom.sr.codedict.codes.SCT.Neoplasm,
-        "MANUAL",
-    )
-    highdicom.seg.Segmentation(
-        source_images=[pydicom.dcmread(item) for item in with_series(folder)],
-        pixel_array=fractions.astype(np.float32),
-        segmentation_type="FRACTIONAL",
-        segment_descriptions=[described],
-        series_instance_uid=generate_uid(),
-        series_number=9,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="test",
-        manufacturer_model_name="test",
-        software_versions="1",
-        device_serial_number="1",
-    ).save_as(folder / "m.dcm")
+    write_seg(folder / "m.dcm", with_series(folder), {"HCC": fractions}, "FRACTIONAL")
     return folder / "m.dcm"
 
 

@@ -22,9 +22,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from bad_input import BadInput, Told
 from bad_input.cohort import claim_size
 from bad_input.doors import PNG, called, refused, works
-from hccstudy.models.frozen import load_model, read_card, save_model, write_card
+from hccstudy.models.frozen import load_model, read_card, save_model
 from hccstudy.models.steps import RadiomicsImputer
-from hccstudy.tables import digest, file_digest
+from hccstudy.tables import digest, file_digest, write_frozen_json
 
 DOOR, CARD = "frozen model", "card of a model"
 VALUES = np.random.default_rng(3).normal(size=(40, 3))
@@ -43,7 +43,7 @@ def _fitted() -> Pipeline:
 def frozen(folder: Path) -> Path:
     save_model(_fitted(), folder / "model.skops")
     card = {"sha256": file_digest(folder / "model.skops"), "cut_off": 0.25, "endpoint": "os"}
-    write_card(card, folder / "card.json")
+    write_frozen_json(card, folder / "card.json")
     return folder
 
 
@@ -65,7 +65,7 @@ def tampered(change: Callable[[bytes], bytes], file: str, folder: Path) -> Told:
 def forged(content: bytes | Callable[[], bytes], folder: Path) -> Told:
     """A model whose card is right for it: only what is in the file can give it away."""
     (folder / "model.skops").write_bytes(content() if callable(content) else content)
-    write_card({"sha256": file_digest(folder / "model.skops"), "cut_off": 0.25}, folder / "card.json")
+    write_frozen_json({"sha256": file_digest(folder / "model.skops"), "cut_off": 0.25}, folder / "card.json")
     return load(folder)
 
 

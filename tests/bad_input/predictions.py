@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bad_input import BadInput, Told
-from bad_input.doors import PNG, Change, Frame, as_text, cell, changed, command, refused, works
+from bad_input.doors import PNG, Change, Frame, cell, changed, command, on_table, refused, works
 
 DOOR = "hccstudy evaluate"
 QUICK = ("--bootstrap", "50", "--thresholds", "0.3", "--out", "out")
@@ -28,11 +28,7 @@ def _given() -> Frame:
 
 
 def evaluate(change: Change, folder: Path, *, options: Sequence[str] = BINARY) -> Told:
-    (folder / "t.tsv").write_text(as_text(changed(_given(), change)), encoding="utf-8")
-    told = command(folder, "evaluate", "t.tsv", *options)
-    if told.answer == "refused":
-        assert not (folder / "out").is_dir(), "a refusal wrote something"
-    return told
+    return on_table(folder, "evaluate", changed(_given(), change), options)
 
 
 def bytes_of(content: bytes, folder: Path, *, name: str = "t.tsv") -> Told:

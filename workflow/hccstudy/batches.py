@@ -245,20 +245,8 @@ def _check_machine(error: Exception, scratch: Path) -> None:
         raise error
 
 
-def discard_images(
-    *,
-    imports: str,
-    preprocess: str,
-    regions: str,
-    measured: Sequence[str],
-    patients: Sequence[str],
-    folders: Sequence[str],
-    discarded: str,
-) -> None:
-    """Delete what the stages keep of `patients` in `folders`; `discarded` gets the names.
-
-    The tables of the stages and the features `measured` are inputs alone: nothing is deleted before they are there.
-    """
+def discard_images(*, patients: Sequence[str], folders: Sequence[str], discarded: str) -> None:
+    """Delete what the stages keep of `patients` in `folders`; `discarded` gets the names."""
     for folder in folders:
         for patient in patients:
             shutil.rmtree(Path(folder) / patient, ignore_errors=True)

@@ -24,7 +24,7 @@ from hccstudy.cohort_tables import read_images, read_patients
 from hccstudy.config import Config, minimum_training, outcome_columns
 from hccstudy.errors import Problems, StudyError
 from hccstudy.feature_table import FeatureTable, read_features, read_repeats
-from hccstudy.tables import digest, read_text_table, write_table
+from hccstudy.tables import digest, files_below, read_text_table, write_table
 
 IMAGE_COLUMNS = [
     "timepoint",
@@ -296,7 +296,7 @@ def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
         if path.is_file():
             sizes[path.stat().st_size].append((row, values))
         elif path.is_dir():
-            sizes[sum(item.stat().st_size for item in path.rglob("*") if item.is_file())].append((row, values))
+            sizes[sum(item.stat().st_size for item in files_below(path))].append((row, values))
     for alike in sizes.values():
         if len({values["image"] for _, values in alike}) < 2 and len({values["patient"] for _, values in alike}) < 2:
             continue  # several readers or series share one path
@@ -399,7 +399,7 @@ def _is_outcome(feature: np.ndarray, outcome: np.ndarray, tries: int) -> bool:
 
 
 def _content(path: Path) -> str:
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    files = files_below(path) if path.is_dir() else [path]
     total = hashlib.sha256()
     for item in files:
         with item.open("rb") as handle:

@@ -321,8 +321,7 @@ def _check_words(config: Config, name: str, problems: Problems) -> None:
             elif word != word.strip():
                 problems.add(name, repr(word), "no space at its ends (cells are read without)", column=place)
             elif tables.is_formula(word):
-                expected = "a name that begins otherwise (spreadsheets take this for a formula)"
-                problems.add(name, repr(word), expected, column=place)
+                problems.add(name, repr(word), f"a name {tables.NO_FORMULA}", column=place)
 
 
 def _check_known_in_time(config: Config, name: str, problems: Problems) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from hccstudy.config import load_config, read_yaml
 from hccstudy.errors import StudyError
-from hccstudy.tables import digest, file_digest, read_json, write_json
+from hccstudy.tables import digest, file_digest, files_below, read_json, write_json
 
 Entity = dict[str, Any]
 
@@ -272,7 +272,7 @@ def _absent(files: Mapping[str, Path], provenance: Mapping[str, Any]) -> list[En
 def _zip(folder: Path, target: Path) -> None:
     """All files of a folder, in the order of their names and without times."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(item for item in folder.rglob("*") if item.is_file()):
+        for file in files_below(folder):
             entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), (1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)

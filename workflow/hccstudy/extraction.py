@@ -21,7 +21,7 @@ from hccstudy.errors import CaseError, Problems, StudyError
 from hccstudy.extraction_rows import Done, Row, Values, Way, extract_image
 from hccstudy.parameters import check_engine, load_parameters
 from hccstudy.standardize import check_standardization
-from hccstudy.tables import SIGNS, atomic, is_formula, read_text_table
+from hccstudy.tables import NO_FORMULA, SIGNS, atomic, is_formula, read_text_table
 
 # a forked process has its libraries and kernels loaded; so nothing may start a thread before
 START = "fork" if sys.platform == "linux" else "spawn"
@@ -132,8 +132,7 @@ def _read(table: str) -> pd.DataFrame:
     for column, cells in frame.items():
         for row, text in {"1": str(column), **cells}.items():
             if is_formula(text) or (column in ("patient", "region") and text.startswith(SIGNS)):
-                expected = "text that begins otherwise (spreadsheets take this for a formula)"
-                problems.add(table, repr(text), expected, row=int(str(row)), column=str(column))
+                problems.add(table, repr(text), f"text {NO_FORMULA}", row=int(str(row)), column=str(column))
     problems.raise_if_any()
     return frame
 

@@ -17,7 +17,7 @@ import pandas as pd
 from hccstudy.cohort_tables import near_id
 from hccstudy.errors import CaseError, Problems, StudyError
 from hccstudy.ledger import COLUMNS, entry, write_ledger
-from hccstudy.tables import is_formula, read_table, read_text_table, write_table
+from hccstudy.tables import NO_FORMULA, is_formula, read_table, read_text_table, write_table
 
 IDS = ("patient", "center")
 REPEAT = ("reader", "repeat")
@@ -155,8 +155,7 @@ def _check_columns(path: str, raw: pd.DataFrame, others: Iterable[str], problems
         if not name or re.fullmatch(r"Unnamed: \d+", name):  # a row index that was saved along: no feature
             problems.add(path, f"column {place + 1} is called {name!r}", "a name for every column, and no row index")
         if is_formula(name):
-            expected = "a name that begins otherwise (spreadsheets take this for a formula)"
-            problems.add(path, f"column {place + 1} is called {name!r}", expected)
+            problems.add(path, f"column {place + 1} is called {name!r}", f"a name {NO_FORMULA}")
     if set(raw.columns) <= set(others):
         problems.add(path, "no feature", "a column for each feature")
     if raw.empty:

@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 from hccstudy import __version__
 from hccstudy.combat import ComBat, varies
 from hccstudy.errors import Problems, StudyError
-from hccstudy.tables import SIGNS, check_folder, digest, is_formula, number, read_text_table, write_json, write_table
+from hccstudy.tables import (
+    NO_FORMULA,
+    SIGNS,
+    check_folder,
+    check_unchanged,
+    is_formula,
+    number,
+    read_text_table,
+    write_frozen_json,
+    write_table,
+)
 
 FORMAT, VERSION = "hccstudy harmonize", 1
 KEYS = ("format", "version", "hccstudy", "patient", "batch", "fit_on", "added_on", "combat", "checksum")
@@ -96,7 +106,7 @@ def harmonize_table(
     content = {"format": FORMAT, "version": VERSION, "hccstudy": __version__, "patient": patient, "batch": batch}
     content |= {"fit_on": fitted_on, "added_on": added_on | dict.fromkeys(add_batch, conditions)}
     content |= {"combat": model.to_parameters()}
-    write_json(content | {"checksum": digest(content)}, parameters)
+    write_frozen_json(content, parameters)
     estimated = [name for name in model.batches_ if name not in before]
     return [*_notes_on_columns(rows, model), *_notes_on_centers(rows, model, estimated)]
 
@@ -150,10 +160,7 @@ def _read_parameters(path: str) -> dict[str, Any]:
         raise StudyError(f"{path}: is of version {content.get('version')}; this hccstudy knows version {VERSION}")
     if absent := [key for key in KEYS if key not in content]:
         raise StudyError(f"{path}: no {', '.join(absent)}; expected the file as `hccstudy harmonize` wrote it")
-    if digest({key: value for key, value in content.items() if key != "checksum"}) != content["checksum"]:
-        raise StudyError(
-            f"{path}: was changed after it was written (its checksum differs); expected the file as it was"
-        )
+    check_unchanged(content, path)
     return content
 
 
@@ -207,8 +214,7 @@ def _check_columns(file: str, cells: pd.DataFrame, named: list[str], of_fit: lis
     if absent := [name for name in [*named, *of_fit] if name not in cells.columns]:
         raise StudyError(f"{file}: no column {absent[0]}; found {_some(list(cells.columns))}")
     if formulas := [name for name in cells.columns if is_formula(name)]:
-        expected = "a name that begins otherwise (spreadsheets take this for a formula)"
-        raise StudyError(f"{file}: a column is called {formulas[0]!r}; expected {expected}")
+        raise StudyError(f"{file}: a column is called {formulas[0]!r}; expected a name {NO_FORMULA}")
     if twice := [name for name in named if named.count(name) > 1]:
         raise StudyError(f"{file}: column {twice[0]} is named twice; expected patient, batch and covariates apart")
 
@@ -226,8 +232,7 @@ def _check_ids(problems: Problems, file: str, cells: pd.DataFrame, patient: str,
             problems.add(file, "missing", "a center for every patient", row=row, who=who, column=batch)
         for column, text in ((patient, who), (batch, center)):
             if text.startswith(SIGNS):
-                expected = "a name that begins otherwise (spreadsheets take this for a formula)"
-                problems.add(file, repr(text), expected, row=row, column=column)
+                problems.add(file, repr(text), f"a name {NO_FORMULA}", row=row, column=column)
         first.setdefault(who, row)
 
 

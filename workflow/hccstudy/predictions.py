@@ -15,14 +15,22 @@ from hccstudy import __version__
 from hccstudy.endpoints import risk_column
 from hccstudy.errors import Problems, StudyError
 from hccstudy.evaluation import APPARENT, POOLED, TABLES, WITHIN, compare, evaluate
-from hccstudy.tables import check_folder, file_digest, is_formula, number, read_text_table, write_json, write_table
+from hccstudy.tables import (
+    NO_FORMULA,
+    check_folder,
+    file_digest,
+    is_formula,
+    number,
+    read_text_table,
+    write_json,
+    write_table,
+)
 
 HELD_OUT = "held-out"
 LEFT_OUT = ["endpoint", "evaluation", "harmonization"]  # columns that say nothing of a table of one origin
 ALWAYS = ["metrics", "calibration_curve", "net_benefit"]  # written even where they are empty
 TRUTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 SEPARATORS = "_@.-: "
-NO_FORMULA = "that begins otherwise (spreadsheets take this for a formula)"
 FIGURES = ["discrimination", "calibration", "decision", "roc", "confusion"]
 SUMMARY = ["auc", "harrell_c", "uno_c", "auc_t", "macro_auc", "accuracy", "brier", "oe", "slope"]
 

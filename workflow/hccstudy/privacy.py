@@ -18,7 +18,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from hccstudy.errors import CaseError
-from hccstudy.tables import digest
+from hccstudy.tables import digest, files_below
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _named(cell: str, column: str) -> dict[str, str]:
     place = Path(cell)
     told = f"column {column}"
     names: dict[str, str] = {}
-    below = sorted(item for item in place.rglob("*") if item.is_file()) if place.is_dir() else []
+    below = files_below(place) if place.is_dir() else []
     for number, file in enumerate(below, start=1):
         names |= dict.fromkeys(_spellings(file), f"{told}, file {number} of {len(below)}")
     for folder in (item for item in place.rglob("*") if item.is_dir()) if place.is_dir() else []:

@@ -21,6 +21,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from hccstudy.batches import DONE, PROBE
 from hccstudy.errors import ERROR
+from hccstudy.ledger import read_ledger
 
 LAST = "extract_features"  # a batch's patients are done with this rule
 PATIENTS = Path("results/features/patients")
@@ -122,11 +123,10 @@ class Progress:
 
 def _failed(ledger: Path) -> set[str]:
     try:
-        lines = ledger.read_text(encoding="utf-8").splitlines()
+        lines = read_ledger([ledger])
     except OSError:
         return set()
-    cells = [line.split("\t") for line in lines[1:]]
-    return {row[0] for row in cells if len(row) > 3 and row[3] == "failed"}
+    return set(lines.loc[lines["status"] == "failed", "patient"])
 
 
 def _fresh(patient: str, since: float) -> bool:

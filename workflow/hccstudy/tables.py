@@ -30,6 +30,7 @@ from hccstudy.workbooks import read_workbook
 MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "."}
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf)", re.ASCII)
 SIGNS = ("=", "+", "-", "@")  # a spreadsheet takes a cell that begins so for a formula
+NO_FORMULA = "that begins otherwise (spreadsheets take this for a formula)"  # "a name ..." is expected
 TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}(\..*)?")  # what `atomic` writes into
 FUTURE = 300.0  # seconds that the clocks of two machines may differ
 IDS = ("patient", "center", "model", "endpoint", "series", "region", "reader")
@@ -277,17 +278,34 @@ def write_json(value: Any, path: str | Path, *, sort_keys: bool = True) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def write_frozen_json(content: dict[str, Any], path: str | Path) -> None:
+    """Write JSON with a checksum of itself, by which `check_unchanged` sees that it was edited."""
+    write_json(content | {"checksum": digest(content)}, path)
+
+
+def check_unchanged(content: dict[str, Any], path: str | Path) -> None:
+    """StudyError where the content of a file of `write_frozen_json` is not as it was written."""
+    if digest({key: value for key, value in content.items() if key != "checksum"}) != content["checksum"]:
+        raise StudyError(
+            f"{path}: was changed after it was written (its checksum differs); expected the file as it was"
+        )
+
+
 def digest(value: Any) -> str:
     """SHA-256 of a JSON-like value, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # names of files may be no UTF-8
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, in the order in which messages number them."""
+    return sorted(item for item in folder.rglob("*") if item.is_file())
+
+
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes, or of all files below a folder with their relative names."""
     path = Path(path)
     if path.is_dir():
-        files = sorted(item for item in path.rglob("*") if item.is_file())
-        return digest([[str(item.relative_to(path)), file_digest(item)] for item in files])
+        return digest([[str(item.relative_to(path)), file_digest(item)] for item in files_below(path)])
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

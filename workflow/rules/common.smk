@@ -106,7 +106,7 @@ def attempt_number(wildcards, attempt):
 
 
 def memory_mb(wildcards, attempt):
-    """What a batch needs for its largest image (docs/scaling.md)."""
+    """What a batch needs for its largest image (docs/clusters.md)."""
     return MORE[attempt - 1] * (1500 + 15 * image_mb(wildcards.batch))
 
 

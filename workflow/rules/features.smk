@@ -32,10 +32,10 @@ if not STUDY["cohort"]["keep_images"]:
     # The tables that name the images are temporary: whoever needs an image again makes it again, from the beginning.
     rule discard_images:
         input:
-            imports="results/imports/{batch}.tsv",
-            preprocess="results/preprocess/{batch}.tsv",
-            regions="results/regions/{batch}.tsv",
-            measured=measured_files,
+            "results/imports/{batch}.tsv",
+            "results/preprocess/{batch}.tsv",
+            "results/regions/{batch}.tsv",
+            measured_files,
         output:
             discarded="results/features/discarded/{batch}.tsv",
         log:

@@ -29,7 +29,7 @@ rule measure_repeats:
 
 rule measure_stability:
     input:
-        tables=rules.collect_features.input.tables,
+        tables=expand("results/features/{batch}.parquet", batch=BATCHES),
         development="results/cohort/development.tsv",
         repeated=expand("results/stability/{batch}.parquet", batch=REPEATED),
     output:

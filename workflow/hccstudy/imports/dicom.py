@@ -241,8 +241,8 @@ def _read_slices(slices: Sequence[Slice], where: str, kind: str) -> sitk.Image:
         stack = stack_slices(positions, row, column, spacing.min(), [str(item.file) for item in slices], where)
     except CaseError as error:
         differing = [name for name in REASONS_TO_DIFFER if len({str(s.header.get(name)) for s in slices}) > 1]
-        told = f"; slices differ in {', '.join(differing)}" if differing else ""
-        raise CaseError(error.reason, error.detail + told) from error
+        hint = f"; slices differ in {', '.join(differing)}" if differing else ""
+        raise CaseError(error.reason, error.detail + hint) from error
     _check_rescale(slices, kind)
     shape = int(first.Rows), int(first.Columns)
     check_size((*shape[::-1], len(slices)), where, kind)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pydicom
 from pydicom.errors import InvalidDicomError
 
 from hccstudy.errors import StudyError
-from hccstudy.imports.dicom import described, scan_series
+from hccstudy.imports.dicom import described, read_dicom, scan_series
 from hccstudy.imports.images import unreadable
+from hccstudy.tables import files_below
 
 
 def look(path: Path) -> Iterator[str]:
@@ -19,7 +19,7 @@ def look(path: Path) -> Iterator[str]:
     """
     if not path.exists():
         raise StudyError(f"{path}: no such file or folder; expected a DICOM folder, SEG or RTSTRUCT")
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    files = files_below(path) if path.is_dir() else [path]
     if len(files) == 1:
         yield from _labels(files[0])
     else:
@@ -33,7 +33,7 @@ def look(path: Path) -> Iterator[str]:
 def _labels(file: Path) -> Iterator[str]:
     try:
         with unreadable(file, "mask"):
-            header = pydicom.dcmread(file, stop_before_pixels=True)
+            header = read_dicom(file, stop_before_pixels=True)
     except InvalidDicomError as error:
         raise StudyError(f"{file}: not a DICOM file; expected a DICOM folder, SEG or RTSTRUCT") from error
     yield f"{file}: {header.get('Modality')}, series_uid {header.get('SeriesInstanceUID')}, {header.get('SeriesDescription')!r}"

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from hccstudy.errors import StudyError
-from hccstudy.tables import atomic, digest, file_digest, read_json, write_json
+from hccstudy.tables import atomic, check_unchanged, file_digest, read_json
 from hccstudy.workbooks import check_unpacked
 
 # where a skops schema names an object by its memory address
@@ -108,11 +108,6 @@ def load_model(path: str | Path, sha256: str) -> Pipeline:
     return model
 
 
-def write_card(content: dict[str, Any], path: str | Path) -> None:
-    """Write the card of a frozen model, with a checksum of itself: a cut-off that is changed later shows."""
-    write_json(content | {"checksum": digest(content)}, path)
-
-
 def read_card(path: str | Path) -> dict[str, Any]:
     """Read the card of a frozen model; StudyError where it is not as it was written."""
     try:
@@ -121,8 +116,5 @@ def read_card(path: str | Path) -> dict[str, Any]:
         raise StudyError(f"{path}: not readable as the card of a model ({error}); expected card.json") from error
     if not isinstance(card, dict) or not {"sha256", "cut_off", "checksum"} <= set(card):
         raise StudyError(f"{path}: is no card of a model; expected card.json as it was written beside the model")
-    if digest({key: value for key, value in card.items() if key != "checksum"}) != card["checksum"]:
-        raise StudyError(
-            f"{path}: was changed after it was written (its checksum differs); expected the card as it was"
-        )
+    check_unchanged(card, path)
     return card

@@ -17,7 +17,7 @@ from hccstudy.endpoints import outcome_columns
 from hccstudy.errors import StudyError
 from hccstudy.models.combined import CombinedPredictors
 from hccstudy.models.estimators import ESTIMATORS, importance, scores
-from hccstudy.models.frozen import save_model, write_card
+from hccstudy.models.frozen import save_model
 from hccstudy.models.resampling import TunedModel, assign_folds, strata
 from hccstudy.models.steps import (
     CENTER,
@@ -29,7 +29,7 @@ from hccstudy.models.steps import (
     Standardizer,
     UnivariateSelect,
 )
-from hccstudy.tables import file_digest, read_table, write_table
+from hccstudy.tables import file_digest, read_table, write_frozen_json, write_table
 
 
 def categories(settings: dict[str, Any]) -> list[str]:
@@ -200,7 +200,7 @@ def train_model(
     save_model(fitted, model)
     offered = candidate_parameters(settings, X)
     events = int(y["event"].sum()) if y.dtype.names else int(pd.Series(y).value_counts().min())
-    write_card(
+    write_frozen_json(
         {
             "endpoint": endpoint["name"],
             "model": rules["name"],

@@ -33,8 +33,8 @@ from hccstudy.errors import CaseError
 from hccstudy.imports.dicom import read_series
 from hccstudy.imports.images import check_values, read_image_file
 from hccstudy.imports.masks import label_map
-from test_imports import FRAME, plain, scan, segments, tube, write, write_dicom, write_rtstruct, write_seg
-from test_imports import labels as label_image
+from imports.phantoms import FRAME, plain, scan, segments, tube, write, write_dicom, write_rtstruct, write_seg
+from imports.phantoms import labels as label_image
 
 CASES = int(os.environ.get("HCCSTUDY_FUZZ", "400"))
 ROOM = 2 * 2**30  # bytes of address space beyond those of the libraries

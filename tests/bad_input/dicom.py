@@ -15,7 +15,7 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 
 from bad_input import BadInput, Told
 from bad_input.images import MASK, VOXELS, Make, imported
-from test_imports import FRAME, SPACING, edit, labels, scan, settings, write, write_dicom, written
+from imports.phantoms import FRAME, SPACING, edit, labels, scan, settings, write, write_dicom, written
 
 SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 Series = list[Path]  # in the order of the slices

@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from bad_input import Answer, BadInput, Told
-from test_imports import case, cut_unsized, grid, images_row, labels, replace, run, scan, write, written
+from imports.phantoms import case, cut_unsized, grid, images_row, labels, replace, run, scan, write, written
 
 ROOM = 2**30  # bytes that a case may allocate: no header may ask for more before it is refused
 VOXELS, MASK = sitk.GetArrayFromImage(scan()), sitk.GetArrayFromImage(labels())

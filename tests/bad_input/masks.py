@@ -16,7 +16,7 @@ from bad_input import BadInput, Told
 from bad_input.images import HTML, JPEG, MASK, PLACE, Make, headed, imported, with_voxels, zeros
 from hccstudy.preprocess import preprocess_batch
 from hccstudy.regions import make_regions_batch
-from test_imports import (
+from imports.phantoms import (
     FRAME,
     INNER,
     OUTER,

@@ -11,8 +11,8 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from hccstudy.batches import ATTEMPTS, assign_batches, process_batch, settle
-from hccstudy.errors import CaseError
+from hccstudy.batches import ATTEMPTS, assign_batches, discard_images, process_batch, read_own, settle
+from hccstudy.errors import CaseError, StudyError
 
 PATIENTS = [f"P{number}" for number in range(200)]
 
@@ -129,7 +129,7 @@ class Deadly(Work):
 
 
 def raises(error):
-    def how():
+    def how(*_, **__):
         raise error
 
     return how
@@ -172,13 +172,120 @@ def test_a_patient_who_needed_more_memory_gets_it_in_a_later_attempt(tmp_path):
     assert attempt(tmp_path, Work(), 2, "a", "b", "c")[1]["b"] == ("included", "")
 
 
+def finish(folder, dies):
+    """Attempts of one run until one ends: how many they were, and the ledger (None: the run ended with an error).
+
+    `dies(patient, number)`: whether attempt `number` ends while `patient` is computed.
+    """
+    for number in range(1, ATTEMPTS + 1):
+
+        def work(case, scratch, number=number):
+            if dies(case["patient"], number):
+                raise SystemExit
+            return []
+
+        try:
+            return number, {name: reason for name, (_, reason) in attempt(folder, work, number, *"abcdef")[1].items()}
+        except SystemExit:
+            pass
+    return ATTEMPTS, None
+
+
+LOST = "out of memory or time"
+
+
+def test_who_was_there_when_other_things_ended_the_attempts_is_not_given_up(tmp_path):
+    """A preemption, a reboot, `scancel`: five attempts end, each with another patient."""
+    number, ledger = finish(tmp_path, lambda patient, number: patient == "abcdef"[number - 1] and number < ATTEMPTS)
+    assert number == ATTEMPTS
+    assert set(ledger.values()) == {""}
+
+
+@pytest.mark.parametrize("killers", ["b", "be"])
+def test_exactly_those_who_take_jobs_down_are_lost(tmp_path, killers):
+    _, ledger = finish(tmp_path, lambda patient, number: patient in killers)
+    assert ledger == dict.fromkeys("abcdef", "") | dict.fromkeys(killers, LOST)
+
+
+def test_many_who_take_jobs_down_are_lost_in_the_next_run(tmp_path):
+    _, ledger = finish(tmp_path, lambda patient, number: patient in "ace")
+    assert ledger is None
+    _, ledger = finish(tmp_path, lambda patient, number: patient in "ace")
+    assert ledger == dict.fromkeys("abcdef", "") | dict.fromkeys("ace", LOST)
+
+
+def test_a_run_that_its_user_stops_again_and_again_is_nobodys_fault(tmp_path):
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            attempt(tmp_path, Deadly(raises(KeyboardInterrupt)), 1, "a", "b", "c")
+    assert finish(tmp_path, lambda patient, number: patient == "b" and number < 3) == (3, dict.fromkeys("abcdef", ""))
+
+
+def test_a_job_that_is_too_late_takes_no_mark_of_another_away(tmp_path):
+    """The same patient is computed by a second job, which has the folder now."""
+
+    def overtaken(case, scratch):
+        shutil.rmtree(scratch.parent)
+        (scratch / "image.txt").write_text("late")
+
+    with pytest.raises(FileNotFoundError):
+        attempt(tmp_path, overtaken, 1, "a")
+    assert (tmp_path / ".a.deaths").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("oops"), CaseError("unreadable file", "no permission"), OSError(errno.EIO, "")]
+)
+def test_what_may_pass_is_tried_again_by_the_next_job(tmp_path, error):
+    assert attempt(tmp_path, Deadly(raises(error)), 1, "a", "b")[1]["b"][0] == "failed"
+    work = Work()
+    assert attempt(tmp_path, work, 1, "a", "b")[1]["b"] == ("included", "")
+    assert work.done == ["b"]
+
+
+def test_what_is_wrong_with_a_patient_is_not_computed_again(tmp_path):
+    work = Deadly(raises(CaseError("empty mask")))
+    assert attempt(tmp_path, work, 1, "a", "b")[1]["b"] == attempt(tmp_path, work, 1, "a", "b")[1]["b"]
+    assert work.done == ["a", "b"]
+
+
+def test_a_lack_of_memory_in_itk_ends_the_job_which_gets_more(tmp_path):
+    said = "Exception thrown in SimpleITK: itkImageFileReader: Failed to allocate memory for image."
+    with pytest.raises(MemoryError):
+        attempt(tmp_path, Deadly(raises(RuntimeError(said))), 1, "a", "b")
+
+
+def test_an_image_that_somebody_deleted_is_the_jobs_failure_not_the_patients(tmp_path):
+    def work(case, scratch):
+        return [{"size": read_own(str(tmp_path / "gone.nii.gz")).GetSize()}]
+
+    with pytest.raises(StudyError, match=r"gone[.]nii[.]gz: no such file, though its stage has written it"):
+        attempt(tmp_path, work, 1, "a")
+    assert not list(tmp_path.glob(".*.deaths"))
+
+
+def test_images_are_discarded_after_the_tables_that_name_them(tmp_path, monkeypatch):
+    """Killed in the middle, no table is left that names an image which is not there."""
+    (tmp_path / "masks/a").mkdir(parents=True)
+    (tmp_path / "b0.tsv").write_text("patient\n")
+    monkeypatch.setattr(shutil, "rmtree", raises(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        discard_images(
+            tables=[str(tmp_path / "b0.tsv")],
+            patients=["a"],
+            folders=[str(tmp_path / "masks")],
+            discarded=str(tmp_path / "discarded.tsv"),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["masks"]
+
+
 def test_a_full_disk_puts_the_blame_on_nobody(tmp_path):
     work = Deadly(raises(OSError(errno.ENOSPC, "No space left on device")))
     for number in range(1, ATTEMPTS + 1):
         with pytest.raises(OSError, match="No space"):
             attempt(tmp_path, work, number, "a", "b", "c")
     assert "c" not in work.done  # b stays in its place, tried in every attempt
-    assert work.done == ["a", "b", "b", "b", "b"]
+    assert work.done == ["a", *["b"] * ATTEMPTS]
     assert not list(tmp_path.glob(".*.deaths"))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hccstudy.cohort import check_study, read_cohort, split_cohort
+from hccstudy.cohort import check_study, read_cohort, split_cohort, voxels_mb
 from hccstudy.config import load_config
 from hccstudy.errors import StudyError
 from hccstudy.tables import read_table
@@ -233,3 +233,23 @@ def test_cases_carry_everything_the_import_needs(study):
     (case,) = cohort.cases(["P03"])
     assert case["center"] == "A"
     assert case["images"][0] | {"row": 5, "image": "images/P03.nii.gz", "timepoint": "baseline"} == case["images"][0]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"i.nii": 8}, 8),
+        ({"i.nii.gz": 3}, 9),  # CT packs about three times
+        ({"i.nii.gz": 3, "i.json": 0, "other.nii.gz": 7}, 9),
+        ({"i.mhd": 0, "i.raw": 5, "j.raw": 5}, 5),
+        ({"i/1.dcm": 2, "i/below/2.dcm": 2}, 4),
+        ({}, 0),
+    ],
+)
+def test_the_size_of_an_image_is_told_by_its_files(tmp_path, files, expected):
+    for name, megabytes in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with (tmp_path / name).open("wb") as handle:
+            handle.truncate(megabytes * 10**6)
+    image = next(iter(files), "absent.nii").split("/")[0]
+    assert voxels_mb(str(tmp_path / image)) == expected

@@ -128,7 +128,9 @@ def test_what_a_killed_write_left_is_deleted_when_a_run_starts(copy):
     for path in (*leftovers, *others):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    run(copy, "--dry-run", *COHORT)
+    run(copy, "--dry-run", *COHORT)  # which may look on while others work
+    assert all(path.exists() for path in (*leftovers, *others))
+    run(copy, *COHORT)
     assert not any(path.exists() for path in leftovers)
     assert all(path.exists() for path in others)
 
@@ -168,13 +170,27 @@ def test_of_two_runs_started_at_once_one_goes_on_and_one_says_so(copy):
     assert (copy / "results/cohort/development.tsv").is_file()
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_disk_without_locks_is_said_to_be_one(copy, capsys, monkeypatch, number):
+    """Lustre, mounted without `-o flock`."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.chdir(copy)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert cli.main(["run", str(copy)]) == 1
+    assert f"cannot be locked ({os.strerror(number)}); expected a file system with locks" in capsys.readouterr().err
+
+
 def test_a_study_can_be_checked_while_it_runs(copy, capsys, monkeypatch):
     monkeypatch.chdir(copy)
     (copy / "results").mkdir()
     with (copy / "results/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert cli.main(["check", str(copy)]) == 0
-        assert cli.main(["run", str(copy), "--dry-run"]) == 1
+        assert cli.main(["run", str(copy)]) == 1
+        assert jobs(run(copy, "--dry-run", *COHORT))["split_cohort"] == 1
     said = capsys.readouterr()
     assert "no problem found" in said.out
     assert "a run is going on here" in said.err
@@ -206,7 +222,7 @@ def test_results_from_the_future_are_made_again(copy):
     assert said.count("was changed in the future") == 1
     assert digests(copy) == expected
     assert table.stat().st_mtime < time.time() + 1
-    assert "in the future" not in run(copy, "--dry-run", *COHORT)
+    assert "in the future" not in run(copy, *COHORT)
 
 
 def test_an_input_from_the_future_is_named(copy):

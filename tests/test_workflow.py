@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from snakemake.api import SnakemakeApi
@@ -18,6 +19,8 @@ from snakemake.settings.types import (
     WorkflowSettings,
 )
 
+import small_study
+from hccstudy.batches import ATTEMPTS, MORE
 from hccstudy.config import REPOSITORY
 from hccstudy.documents import demo_tables
 
@@ -87,3 +90,39 @@ def test_the_targets_are_there(rules):
 def test_the_embedded_demo_is_what_the_simulation_says():
     for path, text in demo_tables().items():
         assert Path(path).read_text(encoding="utf-8") == text, f"{path} is stale; run: make docs"
+
+
+def test_every_attempt_of_a_batch_gets_its_share_of_memory_and_time(rules):
+    """1.5 GB and 15 times the largest image at first; then by MORE, at last no more than at first."""
+    scope = rules["import_images"].workflow.globals
+    batch, wildcards = next(iter(scope["BATCHES"])), SimpleNamespace()
+    wildcards.batch = batch
+    for name in ("memory_mb", "runtime_minutes", "extraction_minutes"):
+        told = [scope[name](wildcards, attempt) for attempt in range(1, ATTEMPTS + 1)]
+        assert [value / told[0] for value in told] == list(MORE)
+    assert scope["memory_mb"](wildcards, 1) == 1500 + 15 * scope["image_mb"](batch)
+
+
+# what Python does at its start: every file that it opens is written down
+LISTENER = """
+import os, sys
+target = os.open(os.environ["OPENED"], os.O_WRONLY | os.O_APPEND)
+def hook(event, details):
+    if event == "open" and isinstance(details[0], str | os.PathLike):
+        os.write(target, (os.fspath(details[0]) + "\\n").encode())
+sys.addaudithook(hook)
+"""
+
+
+def test_planning_opens_no_image(tmp_path, monkeypatch):
+    """The head of a run on a cluster plans and waits; all that it asks of an image is its size and time."""
+    folder = small_study.make_study(tmp_path / "study")
+    (tmp_path / "sitecustomize.py").write_text(LISTENER)
+    (tmp_path / "opened").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OPENED", str(tmp_path / "opened"))
+    planned = small_study.jobs(small_study.run(folder, "--dry-run"))
+    assert planned["import_images"] > 1
+    names = {Path(line).name for line in (tmp_path / "opened").read_text().splitlines()}
+    assert {"patients.tsv", "images.tsv"} <= names
+    assert not names & {path.name for path in (folder / "images").iterdir()}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import skops.io
-from sklearn.compose import TransformedTargetRegressor
+from numpy.f2py import crackfortran
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -36,8 +36,7 @@ class Foreign:
 
 @cache
 def _fitted() -> Pipeline:
-    steps = [("scale", StandardScaler()), ("model", LogisticRegression())]
-    return Pipeline(steps).fit(VALUES, VALUES[:, 0] > 0)
+    return Pipeline([("model", LogisticRegression())]).fit(VALUES, (VALUES[:, 0] > 0).astype(int))
 
 
 def frozen(folder: Path) -> Path:
@@ -105,6 +104,27 @@ def with_foreign_function() -> bytes:
     return skops.io.dumps(Pipeline([("call", FunctionTransformer(json.loads))]))
 
 
+def with_function_of_a_trusted_package() -> bytes:
+    """Code as text, and what of numpy would run it: numpy.f2py.crackfortran.myeval."""
+    code = FunctionTransformer(np.full_like, kw_args={"fill_value": "print('run')", "dtype": "<U20"})
+    return skops.io.dumps(Pipeline([("code", code), ("run", FunctionTransformer(np.vectorize(crackfortran.myeval)))]))
+
+
+def disguised() -> bytes:
+    """A function that says it is a dict."""
+    content = with_foreign_function()
+    with zipfile.ZipFile(io.BytesIO(content)) as old:
+        parts = {name: old.read(name).decode() for name in old.namelist()}
+    assert '"FunctionNode"' in parts["schema.json"]
+    schema = json.loads(parts["schema.json"], object_hook=_as_dict)
+    return archive(parts | {"schema.json": json.dumps(schema)})
+
+
+def _as_dict(node: dict[str, Any]) -> dict[str, Any]:
+    foreign = node.get("__loader__") in ("FunctionNode", "ObjectNode") and node["__class__"] != "Pipeline"
+    return node | {"__module__": "builtins", "__class__": "dict"} if foreign else node
+
+
 def no_pipeline(value: Any) -> bytes:
     return skops.io.dumps(value)
 
@@ -149,16 +169,20 @@ CASES: list[BadInput] = [
         partial(forged, with_foreign_type),
         "model.skops",
         "Foreign",
-        "expected only scikit-learn",
+        "expected only what hccstudy's models are made of",
     ),
     refused(
         DOOR,
         "a function from elsewhere",
         partial(forged, with_foreign_function),
         "model.skops",
-        "json.loads",
+        "(FunctionNode)",
         "expected only",
     ),
+    refused(
+        DOOR, "code for a function of numpy", partial(forged, with_function_of_a_trusted_package), "(FunctionNode)"
+    ),
+    refused(DOOR, "a function that says it is a dict", partial(forged, disguised), "builtins.dict (FunctionNode)"),
     refused(
         DOOR,
         "a list",
@@ -170,8 +194,8 @@ CASES: list[BadInput] = [
     refused(
         DOOR,
         "an estimator that is no pipeline",
-        partial(forged, partial(no_pipeline, TransformedTargetRegressor())),
-        "holds TransformedTargetRegressor",
+        partial(forged, partial(no_pipeline, LogisticRegression())),
+        "holds LogisticRegression",
         "a scikit-learn pipeline",
     ),
     refused(

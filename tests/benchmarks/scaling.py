@@ -72,9 +72,10 @@ APART = ["--groups", "import_images=a", "preprocess_images=b", "make_regions=c",
 WAYS = [  # name, patients in a batch, patients measured, further options
     ("one patient a job, each rule a submission", 1, 8, APART),
     ("one patient a job, its rules in one submission", 1, 8, []),
-    ("batches of 50, each rule a submission", 50, 50, APART),
-    ("batches of 50, their rules in one submission", 50, 50, []),
-    ("batches of 200, their rules in one submission", 200, 150, []),
+    ("a batch of 50, each rule a submission", 50, 50, APART),
+    ("a batch of 50, its rules in one submission", 50, 50, []),
+    ("a batch of 200, its rules in one submission", 200, 200, []),
+    ("a batch of 1,000, its rules in one submission", 1000, 1000, []),
 ]
 PARAMETERS = "setting: {binWidth: 25}\nimageType: {Original: {}}\nfeatureClass: {firstorder: }\n"
 
@@ -225,7 +226,7 @@ def on_slurm(place: Path) -> str:
     """Seconds of a node's core that a patient's jobs take on a real Slurm, from its own record of jobs."""
     state = place / "scale-slurm-state"
     cluster = REPOSITORY / "tests/slurm/cluster.sh"
-    settings = os.environ | {"SLURM_SN_DIR": str(state), "SLURM_SN_NODES": "1", "SLURM_SN_ACCT": "0"}
+    settings = os.environ | {"SLURM_SN_DIR": str(state), "SLURM_SN_NODES": "1"}
     subprocess.run([cluster, "start"], check=True, env=settings, stdout=subprocess.DEVNULL)
     try:
         rows = [_slurm_row(place / "scale-slurm", state / "log/jobcomp.log", *way) for way in WAYS]
@@ -237,7 +238,7 @@ def on_slurm(place: Path) -> str:
 
 def _slurm_row(folder: Path, record: Path, name: str, batch: int, patients: int, options: list[str]) -> str:
     shutil.rmtree(folder, ignore_errors=True)
-    make_cohort(folder, 400)
+    make_cohort(folder, max(patients, 50))
     configure(folder, batch_size=batch)
     names = pd.read_csv(folder / "patients.tsv", sep="\t")["patient"]
     batches = assign_batches(list(names), batch)

@@ -33,7 +33,7 @@ from small_study import OVERLAY, command, configure, digests, make_study, run
 
 # every rule, with as few jobs and resamples as may be
 CHANGES = {
-    "cohort": OVERLAY["cohort"] | {"batch_size": 60},
+    "cohort": OVERLAY["cohort"] | {"batch_size": 40},
     "resampling": {"folds": 2, "inner_folds": 2, "optimism": 1},
     "stability": {"method": "perturbation", "patients": 28, "perturbations": 1},
 }

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
+import resource
 import struct
+import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from hccstudy import imports as stage
+from hccstudy.imports.images import read_image_file
 from imports.phantoms import (
     OBLIQUE,
     case,
@@ -188,3 +195,46 @@ def test_a_broken_image_does_not_stop_the_others(tmp_path, image, mask):
     result = run(tmp_path, case("P1", images_row(broken, mask)), case("P2", images_row(image, mask)))
     assert result.ledger["status"].to_dict() == {"P1": "failed", "P2": "included"}
     assert result.rows["patient"].tolist() == ["P2"]
+
+
+def test_a_file_that_the_disk_cannot_read_is_its_patients_and_may_be_read_later(tmp_path, image, mask, monkeypatch):
+    bad = write(scan(seed=1), tmp_path / "bad.nii.gz")
+    cases = case("P1", images_row(bad, mask)), case("P2", images_row(image, mask))
+
+    def on_a_bad_block(function):
+        def read(path, *rest):
+            if str(path) == bad:
+                raise OSError(errno.EIO, "Input/output error", bad)
+            return function(path, *rest)
+
+        return read
+
+    with monkeypatch.context() as patch:
+        for name in ("file_digest", "read_image_file"):
+            patch.setattr(stage, name, on_a_bad_block(getattr(stage, name)))
+        result = run(tmp_path, *cases)
+    assert result.ledger["status"].to_dict() == {"P1": "failed", "P2": "included"}
+    assert result.ledger.loc["P1", "reason"] == "unreadable file"
+    assert result.ledger.loc["P1", "detail"] == "images table row 7: Input/output error: column image"
+    assert run(tmp_path, *cases).ledger["status"].to_dict() == {"P1": "included", "P2": "included"}
+
+
+def read_with_little_memory(path: str) -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+    try:
+        read_image_file(Path(path), "image")
+    except MemoryError:
+        os._exit(7)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
+def test_an_image_that_memory_cannot_hold_is_no_broken_image(tmp_path):
+    """With more memory it may do: ITK's word for it must not be taken for a truncated file."""
+    large = np.zeros((64, 1024, 1024), np.int16)
+    large[0, 0, :9] = 1
+    path = write(sitk.GetImageFromArray(large), tmp_path / "i.nii.gz")
+    child = get_context("fork").Process(target=read_with_little_memory, args=(path,))
+    child.start()
+    child.join()
+    assert child.exitcode == 7

@@ -64,13 +64,13 @@ wait_for() {  # wait_for NAME COMMAND...: until COMMAND succeeds, 60 s at most
 install_packages() {
     dpkg-query -W slurm-wlm munge >/dev/null 2>&1 && return
     say "installing slurm-wlm and munge"
-    local made= apt=(apt-get -q -y -o DPkg::Lock::Timeout=600)
+    local apt=(apt-get -q -y -o DPkg::Lock::Timeout=600)
     if [ ! -e /usr/sbin/policy-rc.d ]; then  # the packages start no daemon of their own
-        printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; made=1
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d
     fi
     { "${apt[@]}" update && DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends slurm-wlm munge
     } >"$DIR/log/apt.out" 2>&1 || { tail -n 20 "$DIR/log/apt.out" >&2; die "apt-get failed"; }
-    [ -z "$made" ] || rm -f /usr/sbin/policy-rc.d
 }
 
 write_config() {

@@ -6,7 +6,7 @@ redoes only the patients it must.
 
 A job that is killed from outside (memory, time, a lost node) is started again by Snakemake, with more of both. Whoever
 was being computed when an attempt died is a suspect: computed after all others in the next attempts, and left to the
-ledger in the last one, so that no patient takes a batch down for good.
+ledger at last, so that no patient takes a batch down for good (docs/clusters.md).
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import SimpleITK as sitk
 
 from hccstudy import ledger
-from hccstudy.errors import CaseError, StudyError
+from hccstudy.errors import UNEXPECTED, UNREADABLE, CaseError, StudyError, is_of_file, is_out_of_memory
 from hccstudy.tables import check_run, digest, write_table
 
 log = logging.getLogger(__name__)
 
-# Times the memory and time of the first attempt that a job gets; the last one leaves out who took the others down.
-MORE = (1, 2, 4, 1)
+# Times the memory and time of the first attempt that each attempt gets. No node may hold the larger ones: so not the last.
+MORE = (1, 2, 4, 4, 4, 1)
 ATTEMPTS = len(MORE)
+# A patient is given up after so many deaths: in one run; in all runs, where it is the last attempt.
+MOST_DEATHS, MOST_DEATHS_AT_LAST = 3, 2
 DONE = "done.json.gz"
 PROBE = 2**20  # bytes that can be written where a disk is not full
 
@@ -79,23 +82,23 @@ def process_batch(
     A case is a dict with at least `patient` and `center`. `work` returns the patient's rows (JSON values) and may
     write files into `scratch`, which becomes `folder/<patient>/` when all of it is done. A CaseError, or any other
     exception, makes a ledger line; the other patients go on. `key` is whatever else the result depends on (settings,
-    code); a patient whose case and key are unchanged is not computed again. `attempt` counts from 1 within a run: from
-    the second on, patients under whom an earlier attempt died come last; in the last one (ATTEMPTS) they fail.
+    code); a patient whose case and key are unchanged is not computed again. `attempt` counts from 1 within a run;
+    patients under whom an attempt died come last, and fail after MOST_DEATHS.
     """
     folder = Path(folder)
-    died = {case["patient"]: _deaths(folder / case["patient"], attempt) for case in cases}
+    deaths = {case["patient"]: _deaths(folder / case["patient"]) for case in cases}
     finished = {}
-    for case in sorted(cases, key=lambda case: died[case["patient"]]):
+    for case in sorted(cases, key=lambda case: len(deaths[case["patient"]])):
         patient = case["patient"]
         wanted = digest([case, key])
         done = _read_done(folder / patient, wanted)
         if done is not None:
             log.info("%s %s: unchanged", stage, patient)
         else:
-            if attempt >= ATTEMPTS and died[patient]:
-                done = _given_up(died[patient])
+            if _is_hopeless(deaths[patient], attempt):
+                done = _given_up(deaths[patient])
             else:
-                done = _compute(case, work, folder / patient, wanted, died[patient])
+                done = _compute(case, work, folder / patient, wanted, [*deaths[patient], attempt])
             log.info("%s %s: %s", stage, patient, done["reason"] or "done")
         finished[patient] = done
     rows: Rows = []
@@ -111,23 +114,41 @@ def process_batch(
 
 
 def _marker(home: Path) -> Path:
-    """The file that is there while a patient is computed; it holds how many attempts of this run died meanwhile."""
+    """The file that is there while a patient is computed; it holds the numbers of the attempts that died meanwhile."""
     return home.with_name(f".{home.name}.deaths")
 
 
-def _deaths(home: Path, attempt: int) -> int:
+def _deaths(home: Path) -> list[int]:
     marker = _marker(home)
-    if attempt == 1:
-        marker.unlink(missing_ok=True)  # of an earlier run: everybody has a new chance
-        return 0
-    return len(marker.read_bytes()) if marker.exists() else 0
+    return list(marker.read_bytes()) if marker.exists() else []
 
 
-def _given_up(deaths: int) -> dict[str, Any]:
-    """What stands for a patient who takes every job down. Not kept: the next run tries again."""
+def _remember(deaths: Sequence[int], home: Path) -> None:
+    if deaths:
+        _marker(home).write_bytes(bytes(deaths))
+    else:
+        _marker(home).unlink(missing_ok=True)
+
+
+def _is_hopeless(deaths: Sequence[int], attempt: int) -> bool:
+    """Whether a patient took so many jobs down that the others must not wait any longer.
+
+    Attempts of one run grow: what comes before a number that does not was in an earlier run, which may have been
+    stopped by its user.
+    """
+    in_this_run, later = 0, attempt
+    for number in reversed(deaths):
+        if number >= later:
+            break
+        in_this_run, later = in_this_run + 1, number
+    return in_this_run >= MOST_DEATHS or (attempt >= ATTEMPTS and len(deaths) >= MOST_DEATHS_AT_LAST)
+
+
+def _given_up(deaths: Sequence[int]) -> dict[str, Any]:
+    """What stands for a patient who takes every job down; nothing is kept of it."""
     detail = (
-        f"{deaths} of the {ATTEMPTS - 1} attempts before the last were ended while this patient was computed, each with more "
-        "memory and time than the one before; expected a job that fits (docs/clusters.md)"
+        f"{len(deaths)} jobs were ended while this patient was computed, the largest with {max(MORE[n - 1] for n in deaths)} "
+        "times the memory and time of the first attempt; expected a job that fits (docs/clusters.md)"
     )
     return {"rows": [], "reason": "out of memory or time", "detail": detail, "excluded": False}
 
@@ -140,12 +161,13 @@ def _read_done(home: Path, wanted: str) -> dict[str, Any] | None:
     return done if done.get("key") == wanted else None
 
 
-def _compute(case: Case, work: Callable[[Case, Path], Rows], home: Path, key: str, deaths: int = 0) -> dict[str, Any]:
+def _compute(case: Case, work: Callable[[Case, Path], Rows], home: Path, key: str, deaths: list[int]) -> dict[str, Any]:
+    """The result of a patient, kept under `key`; `deaths` has this attempt at its end, should it die."""
     scratch = _scratch(home)
-    marker = _marker(home)
-    marker.write_bytes(b"x" * (deaths + 1))
+    _remember(deaths, home)
     try:
-        done = {"key": key} | _result(case, work, scratch)
+        result = _result(case, work, scratch)
+        done = {"key": "" if result["reason"] in (UNREADABLE, UNEXPECTED) else key} | result
         text = json.dumps(done, allow_nan=False, ensure_ascii=False)
         settle(scratch)
         (scratch / DONE).write_bytes(gzip.compress(text.encode(), mtime=0))  # a thousand features take 55 KB, not 230
@@ -155,10 +177,11 @@ def _compute(case: Case, work: Callable[[Case, Path], Rows], home: Path, key: st
         os.replace(scratch, home)
         with contextlib.suppress(OSError):
             scratch.parent.rmdir()
-        marker.unlink(missing_ok=True)
-    except (OSError, StudyError):
-        marker.unlink(missing_ok=True)  # the machine's error or the run's, no fault of this patient
-        shutil.rmtree(scratch, ignore_errors=True)  # the log needs room
+        _remember([], home)
+    except (OSError, StudyError):  # the machine's error or the run's, no fault of this patient
+        if scratch.exists():  # else another job has this patient now
+            _remember(deaths[:-1], home)
+            shutil.rmtree(scratch, ignore_errors=True)  # the log needs room
         raise
     return done
 
@@ -185,17 +208,19 @@ def _result(case: Case, work: Callable[[Case, Path], Rows], scratch: Path) -> di
     done: dict[str, Any] = {"rows": [], "reason": "", "detail": "", "excluded": False}
     try:
         done["rows"] = work(case, scratch)
-    except MemoryError:
-        raise  # as if the machine had killed the job: with more memory it may do
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error  # as if the machine had killed the job: with more memory it may do
         _check_machine(error, scratch)
+        if isinstance(error, StudyError) and not isinstance(error, CaseError):
+            raise
         if isinstance(error, CaseError):
             done |= {"reason": error.reason, "detail": error.detail, "excluded": error.excluded}
         elif isinstance(error, OSError):
-            done |= {"reason": "unreadable file", "detail": str(error)}
+            done |= {"reason": UNREADABLE, "detail": str(error)}
         else:
             log.exception("%s: unexpected error", case["patient"])
-            done |= {"reason": "unexpected error", "detail": f"{type(error).__name__}: {error}"}
+            done |= {"reason": UNEXPECTED, "detail": f"{type(error).__name__}: {error}"}
     return done
 
 
@@ -240,13 +265,26 @@ def _check_machine(error: Exception, scratch: Path) -> None:
         handle.write(bytes(PROBE))
         os.fsync(handle.fileno())
     probe.unlink()
-    of_file = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, of_file):
+    if isinstance(error, OSError) and error.errno is not None and not is_of_file(error):
         raise error
 
 
-def discard_images(*, patients: Sequence[str], folders: Sequence[str], discarded: str) -> None:
-    """Delete what the stages keep of `patients` in `folders`; `discarded` gets the names."""
+def read_own(path: str, kind: int = sitk.sitkUnknown) -> sitk.Image:
+    """An image that an earlier stage wrote; StudyError where somebody deleted it, which is no fault of its patient."""
+    if not Path(path).is_file():
+        raise StudyError(
+            f"{path}: no such file, though its stage has written it; expected it, or run with --forcerun import_images"
+        )
+    return sitk.ReadImage(path, kind)
+
+
+def discard_images(*, tables: Sequence[str], patients: Sequence[str], folders: Sequence[str], discarded: str) -> None:
+    """Delete what the stages keep of `patients` in `folders`; `discarded` gets the names.
+
+    First of all the `tables` that name the images: what is half deleted is not there.
+    """
+    for table in tables:
+        Path(table).unlink(missing_ok=True)
     for folder in folders:
         for patient in patients:
             shutil.rmtree(Path(folder) / patient, ignore_errors=True)

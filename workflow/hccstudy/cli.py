@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 import re
@@ -275,7 +276,7 @@ def run_study(options: argparse.Namespace) -> None:
 
     _, files = _study_config(options)
     run = uuid.uuid4().hex
-    ahead = _take_lock(run)
+    ahead = [] if options.dry_run else _take_lock(run)
     profiles = REPOSITORY / "config" / "profiles"
     known = profiles / options.profile
     profile = known if (known / "config.yaml").is_file() else Path(options.profile)
@@ -292,7 +293,7 @@ def run_study(options: argparse.Namespace) -> None:
     if ahead:
         print(
             f"note: by the clock {ahead[0]} was changed in the future, so that times do not tell what is up to date: all "
-            "tables, models and figures are made again (images and features of patients are kept)",
+            "tables, models and figures are made again",
             file=sys.stderr,
         )
         command.append("--forceall")
@@ -321,11 +322,16 @@ def _take_lock(run: str) -> list[Path]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(handle, 0)
         os.write(handle, run.encode())
+        os.fsync(handle)  # the nodes of a cluster read it
         ahead = tidy("results", PATIENTS)
-        shutil.rmtree(".snakemake/locks", ignore_errors=True)
+        for leftover in ("locks", "scripts"):
+            shutil.rmtree(f".snakemake/{leftover}", ignore_errors=True)
     except BlockingIOError:
         raise StudyError(f"{Path.cwd()}: a run is going on here; wait for it, or stop it, and run again") from None
     except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            expected = "a file system with locks (Lustre: mounted with -o flock), so that two runs never mix"
+            raise StudyError(f"{Path.cwd()}: cannot be locked ({error.strerror}); expected {expected}") from None
         raise StudyError(
             f"{Path.cwd()}: results cannot be written ({error.strerror}); expected a folder with room to write"
         ) from None

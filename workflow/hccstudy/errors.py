@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 ERROR = "ERROR: "  # begins the last line of a failed job's log
 LONGEST = 600  # characters of what was found in a message
+# reasons of CaseErrors that may be the disk's or the software's: never kept, the next job tries again
+UNREADABLE, UNEXPECTED = "unreadable file", "unexpected error"
 
 
 class StudyError(Exception):
@@ -31,6 +34,17 @@ class CaseError(StudyError):
         self.reason = reason
         self.detail = detail
         self.excluded = excluded
+
+
+def is_of_file(error: OSError) -> bool:
+    """Whether an error is of one file, and not of the machine or a whole disk. EIO: a part of it that cannot be read."""
+    of_file = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
+    return isinstance(error, of_file) or error.errno == errno.EIO
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no room in memory, in Python's or in ITK's words."""
+    return isinstance(error, MemoryError) or any(word in str(error) for word in ("bad_alloc", "allocate memory"))
 
 
 @dataclass(frozen=True)

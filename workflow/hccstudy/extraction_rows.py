@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hccstudy.engine.extract import DEFAULT_TOLERANCE, Clock, extract
-from hccstudy.errors import CaseError, StudyError
+from hccstudy.errors import CaseError, StudyError, is_out_of_memory
 from hccstudy.imports.images import read_any_file
 from hccstudy.parameters import filter_reach_mm, load_parameters
 from hccstudy.standardize import grids, new_spacing, standardize
@@ -144,7 +144,7 @@ def _case_error(error: Exception, reason: str) -> CaseError:
     if isinstance(error, StudyError):
         raise error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    if isinstance(error, MemoryError) or "bad_alloc" in lines[-1] or "allocate memory" in lines[-1]:
+    if is_out_of_memory(error):
         return CaseError("out of memory", f"{lines[-1]} (try fewer --jobs)")
     return CaseError(reason, f"{type(error).__name__}: {lines[-1]}")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
-from hccstudy.batches import process_batch
+from hccstudy.batches import process_batch, read_own
 from hccstudy.engine.extract import Clock, extract, left_to_pyradiomics
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.fingerprint import fingerprint
@@ -61,10 +61,10 @@ def extract_batch(
     def work(case: dict[str, Any], scratch: Path) -> list[dict[str, Any]]:
         rows = []
         for members in _by_image(case["regions"]):
-            image = sitk.ReadImage(members[0]["image"])
+            image = read_own(members[0]["image"])
             names = [f"{row['reader']} {row['region']}" for row in members]
             masks, inside = (
-                {name: sitk.ReadImage(row[kind]) for name, row in zip(names, members, strict=True)}
+                {name: read_own(row[kind]) for name, row in zip(names, members, strict=True)}
                 for kind in ("mask", "intensity_mask")
             )
             found = measure(image, masks, inside, members[0]["series"], settings, clock)

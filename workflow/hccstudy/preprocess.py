@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from hccstudy.batches import process_batch
+from hccstudy.batches import process_batch, read_own
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.fingerprint import fingerprint
 from hccstudy.ledger import write_ledger
@@ -436,8 +436,8 @@ def preprocess_batch(
         groups = groupby(sorted(case["rows"], key=image_key), key=image_key)
         for number, ((name, *_), group) in enumerate(groups, start=1):
             rows = list(group)
-            maps = [sitk.GetArrayFromImage(sitk.ReadImage(row["mask"], sitk.sitkUInt8)) for row in rows]
-            image, masks = to_study_grid(sitk.ReadImage(rows[0]["image"]), maps, settings, name)
+            maps = [sitk.GetArrayFromImage(read_own(row["mask"], sitk.sitkUInt8)) for row in rows]
+            image, masks = to_study_grid(read_own(rows[0]["image"]), maps, settings, name)
             image_file = f"{name}_{number}.nii.gz"
             sitk.WriteImage(image, scratch / image_file, useCompression=True)
             for reader, (row, mask) in enumerate(zip(rows, masks, strict=True), start=1):

@@ -17,7 +17,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from hccstudy.errors import CaseError
+from hccstudy.errors import UNEXPECTED, UNREADABLE, CaseError, is_of_file, is_out_of_memory
 from hccstudy.tables import digest, files_below
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def in_private(row: Mapping[str, Any], columns: Sequence[str]) -> Iterator[None]
     """Read the files of an images row: whatever is raised names them by column, and libraries log nothing.
 
     `columns` are those that hold paths. An unexpected error becomes a CaseError; its traceback goes to the log without
-    messages and values. An OSError of the machine stays one, MemoryError is passed on as it is.
+    messages and values. An OSError of the machine stays one, and so does a lack of memory.
     """
     for name in READERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -62,18 +62,18 @@ def in_private(row: Mapping[str, Any], columns: Sequence[str]) -> Iterator[None]
             yield
     except CaseError as error:
         raise CaseError(error.reason, without_paths(error.detail, row, columns), excluded=error.excluded) from None
-    except MemoryError:
-        raise
     except OSError as error:
         said = without_paths(f"{error.strerror or without_quotes(error)}: {error.filename or 'a file'}", row, columns)
-        if error.errno is None or isinstance(error, FileNotFoundError | PermissionError):
-            raise CaseError("unreadable file", said) from None
+        if error.errno is None or is_of_file(error):
+            raise CaseError(UNREADABLE, said) from None
         raise OSError(error.errno, said) from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError("no memory for an image") from None
         kind = type(error).__name__
         log.error("unexpected %s\n%s", kind, "".join(traceback.format_tb(error.__traceback__)))
         said = without_paths(without_quotes(error), row, columns)
-        raise CaseError("unexpected error", f"{kind}: {said}") from None
+        raise CaseError(UNEXPECTED, f"{kind}: {said}") from None
 
 
 def without_paths(text: str, row: Mapping[str, Any], columns: Sequence[str]) -> str:

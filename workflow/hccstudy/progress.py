@@ -34,6 +34,8 @@ STAGES = {  # the rules that may lose a patient
 }
 EVERY = {True: 2.0, False: 30.0}  # seconds between two lines, on a terminal and in a file
 
+PAUSE = 50  # times as long as a line took: it looks for each patient of the running batches, on a disk that may be far
+
 JOBS_FAILED = "At least one job did not complete successfully"  # after all of their errors
 
 BATCHES: dict[str, list[str]] = {}
@@ -205,12 +207,15 @@ class LogHandler(LogHandlerBase):
         self._write_once(f"failed: {what}: {_reason(logs, self.progress.began)}")
 
     def _tick(self) -> None:
-        while not self.stopped.wait(EVERY[self.terminal]):
+        took = 0.0
+        while not self.stopped.wait(max(EVERY[self.terminal], PAUSE * took)):
+            began = time.monotonic()
             self.acquire()
             try:
                 self._show()
             finally:
                 self.release()
+            took = time.monotonic() - began
 
     def _show(self) -> None:
         line = self.progress.line(time.time())

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hccstudy.batches import process_batch
+from hccstudy.batches import process_batch, read_own
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.fingerprint import fingerprint
 from hccstudy.ledger import write_ledger
@@ -237,8 +237,8 @@ def make_regions_batch(
         done = []
         for number, row in enumerate(case["rows"], start=1):
             limits = settings["resegment"][row["series"]]
-            image = sitk.GetArrayFromImage(sitk.ReadImage(row["image"]))
-            label_map = sitk.ReadImage(row["mask"], sitk.sitkUInt8)
+            image = sitk.GetArrayFromImage(read_own(row["image"]))
+            label_map = read_own(row["mask"], sitk.sitkUInt8)
             spacing = label_map.GetSpacing()[::-1]
             regions = make_regions(sitk.GetArrayFromImage(label_map), spacing, settings["rings"])
             for name, (region, clipped) in regions.items():

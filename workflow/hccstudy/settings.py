@@ -29,7 +29,7 @@ def _of_series(config: Config, keys: tuple[str, ...]) -> dict[str, dict[str, Any
 
 def cohort_settings(config: Config) -> Config:
     """`cohort.split_cohort`: everything that the cross-row checks look at."""
-    cohort = {key: value for key, value in config["cohort"].items() if key != "batch_size"}
+    cohort = {key: value for key, value in config["cohort"].items() if key not in ("batch_size", "keep_images")}
     sources = {"features": {key: config["features"][key] for key in ("table", "repeats")}}
     keys = ("endpoints", "series", "harmonize", "predictors")
     return {"cohort": cohort} | sources | {key: config[key] for key in keys if key in config}

@@ -15,7 +15,7 @@ import pandas as pd
 import SimpleITK as sitk
 
 from hccstudy.agreement import MINIMUM_REPEATED, icc, repeated_values
-from hccstudy.batches import process_batch
+from hccstudy.batches import process_batch, read_own
 from hccstudy.errors import CaseError, StudyError
 from hccstudy.feature_table import read_features, read_repeats
 from hccstudy.features import KEYS, measure, widen
@@ -62,8 +62,8 @@ def measure_repeats_batch(
 
 def _perturbed(row: dict[str, Any], repeat: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The feature rows of one series with its tumor mask perturbed once."""
-    image = sitk.ReadImage(row["image"])
-    mask = sitk.ReadImage(row["mask"], sitk.sitkUInt8)
+    image = read_own(row["image"])
+    mask = read_own(row["mask"], sitk.sitkUInt8)
     spacing = mask.GetSpacing()[::-1]
     text = f"{settings['seed']} {row['patient']} {row['series']} {repeat}"
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])

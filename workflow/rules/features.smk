@@ -32,10 +32,12 @@ if not STUDY["cohort"]["keep_images"]:
     # The tables that name the images are temporary: whoever needs an image again makes it again, from the beginning.
     rule discard_images:
         input:
-            "results/imports/{batch}.tsv",
-            "results/preprocess/{batch}.tsv",
-            "results/regions/{batch}.tsv",
             measured_files,
+            tables=[
+                "results/imports/{batch}.tsv",
+                "results/preprocess/{batch}.tsv",
+                "results/regions/{batch}.tsv",
+            ],
         output:
             discarded="results/features/discarded/{batch}.tsv",
         log:

@@ -21,7 +21,7 @@ from hccstudy.engine import filters
 from hccstudy.engine.ibsi_extra import extra_features
 from hccstudy.engine.regions import Region
 from hccstudy.engine.resampling import Volume, bounding_box, prepare
-from hccstudy.errors import CaseError, StudyError
+from hccstudy.errors import CaseError, StudyError, is_out_of_memory
 from hccstudy.ibsi import ibsi_values
 from hccstudy.parameters import STANDARDIZATION, check_engine, load_parameters
 
@@ -170,12 +170,16 @@ def _prepare(
             else:
                 volumes[region] = _by_pyradiomics(extractor, image, mask, settings | {"label": labels[region]})
         except (ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             errors[region] = CaseError("features not computable", str(error))
     if arrays:
         normalized = imageoperations.normalizeImage(image, **settings) if settings.get("normalize") else image
         try:
             volumes |= prepare(normalized, arrays, settings)
-        except (ValueError, RuntimeError, MemoryError) as error:
+        except (ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {error}"
             errors |= dict.fromkeys(arrays, CaseError("image cannot be resampled", reason))
     cases = {}

@@ -125,8 +125,8 @@ def _content(path: Path, known: dict[Path, str]) -> str:
     if path not in known:
         try:
             parts = [file_digest(item) for item in [path, *companions(path)]] if _is_there(path) else []
-        except PermissionError:
-            parts = ["no permission"]  # told when it is imported
+        except OSError as error:
+            parts = [str(error.errno)]  # told when it is imported
         known[path] = digest(parts) if parts else ""
     return known[path]
 

@@ -22,7 +22,7 @@ import SimpleITK as sitk
 from pydicom.datadict import keyword_for_tag
 from pydicom.errors import BytesLengthException
 
-from hccstudy.errors import CaseError
+from hccstudy.errors import CaseError, is_out_of_memory
 from hccstudy.imports.geometry import Floats, check_grid, check_spacing
 from hccstudy.privacy import told, without_quotes
 
@@ -163,6 +163,8 @@ def unreadable(path: Path, kind: str) -> Iterator[None]:
     ) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the machine's trouble; process_batch knows what to do
+        if is_out_of_memory(error):
+            raise MemoryError(f"no memory for an {kind}") from error
         raise _broken(path, kind, error) from error
     except (TypeError, ValueError, struct.error) as error:
         raise _broken(path, kind, error) from error

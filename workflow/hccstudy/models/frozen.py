@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,53 @@ from hccstudy.workbooks import check_unpacked
 
 # where a skops schema names an object by its memory address
 ADDRESS = re.compile(r'("__id__": |"file": ")(\d+)')
-TRUSTED_PACKAGES = ("hccstudy.", "sklearn.", "sksurv.", "numpy.", "scipy.")
+# All that models are made of, by the way in which skops loads it: no functions, no methods, and of no package more than this.
+TYPES = {
+    "DictNode": {"builtins.dict"},
+    "ListNode": {"builtins.list"},
+    "TupleNode": {"builtins.tuple"},
+    "JsonNode": {"builtins.str"},
+    "TypeNode": {"builtins.str"},
+    "NdArrayNode": {"numpy.ndarray", "numpy.float64", "numpy.int64"},
+    "RandomStateNode": {"numpy.random.mtrand.RandomState"},
+    "TreeNode": {"sklearn.tree._tree.Tree"},
+    "LossNode": {f"sklearn._loss._loss.CyHalf{name}Loss" for name in ("Binomial", "Multinomial")},
+    "ObjectNode": {
+        "hccstudy.combat.CenterComBat",
+        "hccstudy.combat.ComBat",
+        "hccstudy.models.combined.CombinedPredictors",
+        "hccstudy.models.estimators.PenalizedCox",
+        "hccstudy.models.estimators.PenalizedLogistic",
+        "hccstudy.models.steps.ClinicalEncoder",
+        "hccstudy.models.steps.NamedFeatures",
+        "hccstudy.models.steps.RadiomicsImputer",
+        "hccstudy.models.steps.RedundancyFilter",
+        "hccstudy.models.steps.StabilityFilter",
+        "hccstudy.models.steps.Standardizer",
+        "hccstudy.models.steps.UnivariateSelect",
+        "sklearn._loss.link.IdentityLink",
+        "sklearn._loss.link.Interval",
+        "sklearn._loss.link.LogitLink",
+        "sklearn._loss.link.MultinomialLogit",
+        "sklearn._loss.loss.HalfBinomialLoss",
+        "sklearn._loss.loss.HalfMultinomialLoss",
+        "sklearn.dummy.DummyClassifier",
+        "sklearn.ensemble._forest.RandomForestClassifier",
+        "sklearn.ensemble._gb.GradientBoostingClassifier",
+        "sklearn.linear_model._logistic.LogisticRegression",
+        "sklearn.pipeline.Pipeline",
+        "sklearn.tree._classes.DecisionTreeClassifier",
+        "sklearn.tree._classes.DecisionTreeRegressor",
+        "sksurv.ensemble.boosting.GradientBoostingSurvivalAnalysis",
+        "sksurv.ensemble.forest.RandomSurvivalForest",
+        "sksurv.ensemble.survival_loss.CoxPH",
+        "sksurv.functions.StepFunction",
+        "sksurv.linear_model.coxnet.CoxnetSurvivalAnalysis",
+        "sksurv.linear_model.coxph.BreslowEstimator",
+        "sksurv.linear_model.coxph.CoxPHSurvivalAnalysis",
+        "sksurv.tree.tree.SurvivalTree",
+    },
+}
 
 
 def save_model(pipeline: Pipeline, path: str | Path) -> None:
@@ -89,13 +137,11 @@ def load_model(path: str | Path, sha256: str) -> Pipeline:
         )
     try:
         check_unpacked(Path(path))
-        types = skops.io.get_untrusted_types(file=path)
-        foreign = [name for name in types if not name.startswith(TRUSTED_PACKAGES)]
+        with zipfile.ZipFile(path) as archive:
+            foreign = sorted(set(_foreign(json.loads(archive.read("schema.json")))))
         if foreign:
-            raise StudyError(
-                f"{path}: holds {', '.join(foreign)}; expected only scikit-learn, scikit-survival and hccstudy"
-            )
-        model = skops.io.load(path, trusted=types)
+            raise StudyError(f"{path}: holds {', '.join(foreign)}; expected only what hccstudy's models are made of")
+        model = skops.io.load(path, trusted=sorted(set().union(*TYPES.values())))
     except StudyError:
         raise
     except Exception as error:  # a file that is none of ours can raise anything in skops
@@ -106,6 +152,16 @@ def load_model(path: str | Path, sha256: str) -> Pipeline:
     if not isinstance(model, Pipeline):
         raise StudyError(f"{path}: holds {type(model).__name__}; expected a scikit-learn pipeline")
     return model
+
+
+def _foreign(node: Any) -> Iterator[str]:
+    """What of a skops schema is not in TYPES."""
+    if isinstance(node, dict) and "__loader__" in node:
+        name = f"{node['__module__']}.{node['__class__']}"
+        if name not in TYPES.get(node["__loader__"], ()):
+            yield f"{name} ({node['__loader__']})"
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _foreign(part)
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

@@ -39,6 +39,9 @@ OVERLAY = {
     "resampling": {"folds": 3, "inner_folds": 2, "optimism": 2},
     "validation": {"bootstrap": 50},
 }
+PATIENT_RULES = ("import_images", "preprocess_images", "make_regions", "extract_features", "measure_repeats")
+# run where hccstudy does (Snakefile: localrules)
+LOCAL_RULES = ("all", "split_cohort", "collect_acquisition", "collect_ledger", "record_provenance")
 PARAMETERS = "setting: {binWidth: 25}\nimageType: {Original: {}}\nfeatureClass: {shape: , firstorder: , glcm: }\n"
 
 # written anew at each run, or the time of each run
@@ -78,6 +81,12 @@ def jobs(output: str) -> dict[str, int]:
         if inside and len(fields) == 2 and fields[1].isdigit():
             table[fields[0]] = int(fields[1])
     return table
+
+
+def submissions(planned: dict[str, int]) -> int:
+    """Jobs that a cluster gets: a batch goes through its rules in one, small rules stay at home."""
+    alone = sum(number for rule, number in planned.items() if rule not in (*PATIENT_RULES, *LOCAL_RULES, "total"))
+    return planned["import_images"] + alone
 
 
 def kill_after(folder: Path, condition, *arguments: str) -> None:

@@ -3,6 +3,7 @@ text in pictures is flagged; a crate holds what may be shared."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -361,9 +362,16 @@ def test_unexpected_errors_leave_no_values(tmp_path, caplog):
         explode()
     assert str(caught.value) == "unexpected error: ValueError: could not convert '...' in column image"
     assert "in explode" in caplog.text and "Jane" not in caplog.text.replace("could not convert 'Jane Doe'", "")
+    with (
+        pytest.raises(CaseError, match="unreadable file: Input/output error: column image"),
+        in_private(row, ["image"]),
+    ):
+        raise OSError(errno.EIO, "Input/output error", row["image"])
     with pytest.raises(OSError, match="column image") as machine, in_private(row, ["image"]):
-        raise OSError(5, "Input/output error", row["image"])
-    assert machine.value.errno == 5 and "DOE" not in str(machine.value)
+        raise OSError(errno.ESTALE, "Stale file handle", row["image"])
+    assert machine.value.errno == errno.ESTALE and "DOE" not in str(machine.value)
+    with pytest.raises(MemoryError, match="^no memory for an image$"), in_private(row, ["image"]):
+        raise RuntimeError(f"{row['image']}: std::bad_alloc")
 
 
 def test_snakemake_remembers_cases_by_digest():

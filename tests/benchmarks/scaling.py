@@ -8,6 +8,7 @@ Images are stubs (two series of 12 x 12 x 12 voxels a patient), so that what is 
 Snakefile, all of its rules, its tables, models and report. `--slurm` starts the cluster of tests/slurm.
 """
 
+# ruff: noqa: E402 - modules of tests/ are found first
 from __future__ import annotations
 
 import argparse
@@ -17,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,17 +26,19 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 import yaml
-from blocks import replace_block
 
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.blocks import replace_block
 from hccstudy.batches import assign_batches, process_batch
 from hccstudy.features import collect_features
 from hccstudy.tables import write_table
+from small_study import jobs, submissions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BATCH = 200
 SERIES = ("arterial", "portal")
 CENTERS = ("Aldbrook", "Brennac", "Corvale", "Dunmoor")
-PATIENT_RULES = ("import_images", "preprocess_images", "make_regions", "extract_features", "measure_repeats")
 STUDY = {
     "study": {"name": "scaling", "title": "Stub images", "seed": 1},
     "cohort": {
@@ -138,20 +140,6 @@ def hccstudy(folder: Path, *arguments: str) -> Cost:
     return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)
 
 
-def jobs(text: str) -> Counter[str]:
-    """Rule -> jobs, from Snakemake's table."""
-    lines = text[text.rindex("Job stats:") :].splitlines()[3:]
-    pairs = [line.split() for line in lines[: lines.index("")]]
-    return Counter({rule: int(number) for rule, number in pairs if rule != "total"})
-
-
-def submissions(planned: Counter[str]) -> int:
-    """Jobs that a cluster gets: a batch goes through its rules in one, small rules stay at home."""
-    home = {"all", "split_cohort", "collect_acquisition", "collect_ledger", "record_provenance"}
-    rest = {rule: number for rule, number in planned.items() if rule not in {*home, *PATIENT_RULES}}
-    return planned["import_images"] + sum(rest.values())
-
-
 def disk_mb(folder: Path) -> float:
     """Results without images, as the disk counts them."""
     files = (path for path in (folder / "results").rglob("*") if path.is_file() and not path.name.endswith(".nii.gz"))
@@ -173,7 +161,7 @@ def scale(counts: list[int], place: Path) -> str:
         assert "nothing to be done" in again.text, again.text
         planned, alone = jobs(graph.text), jobs(single.text)
         rows.append(
-            f"| {count:,} | {alone.total():,} | {single.seconds:.0f} s, {single.peak_mb:,.0f} MB | {planned.total():,} | "
+            f"| {count:,} | {alone['total']:,} | {single.seconds:.0f} s, {single.peak_mb:,.0f} MB | {planned['total']:,} | "
             f"{graph.seconds:.1f} s, {graph.peak_mb:,.0f} MB | {submissions(planned):,} | {run.seconds / 60:.1f} min | "
             f"{1000 * (run.seconds * os.cpu_count() / count):,.0f} ms | {again.seconds:.1f} s, {again.peak_mb:,.0f} MB | "
             f"{disk_mb(folder):,.0f} MB |"

@@ -23,15 +23,12 @@ import SimpleITK as sitk
 
 from hccstudy.batches import assign_batches
 from hccstudy.tables import read_table, read_text_table, write_table
-from small_study import OVERLAY, command, configure, digests, jobs, make_study
+from small_study import OVERLAY, PATIENT_RULES, command, configure, digests, jobs, make_study, submissions
 
 pytestmark = pytest.mark.slurm
 
 SIZE = 12
 SETTINGS = {"cohort": OVERLAY["cohort"] | {"batch_size": SIZE}, "harmonize": {"method": "none"}}
-PATIENT_RULES = ("import_images", "preprocess_images", "make_regions", "extract_features", "measure_repeats")
-# run where hccstudy does (Snakefile: localrules)
-LOCAL_RULES = ("all", "split_cohort", "collect_acquisition", "collect_ledger", "record_provenance")
 # the profile, looked after by the second: nobody else waits for this cluster
 QUICK = "--slurm-init-seconds-before-status-checks 1 --seconds-between-status-checks 2 --max-status-checks-per-second 1"
 QUICK += " --latency-wait 5 --max-jobs-per-timespan 100/1s"
@@ -269,7 +266,7 @@ def test_a_batch_is_one_submission(runs):
     planned = jobs(runs.output)
     batches = planned["import_images"]
     assert batches == 4
-    alone = sum(planned[rule] for rule in planned if rule not in (*PATIENT_RULES, *LOCAL_RULES, "total"))
+    alone = submissions(planned) - batches
     submitted = [job for job in runs.jobs if job.folder == runs.clean]
     last_run = [job for job in submitted if job.run == submitted[-1].run]
     assert Counter(len(job.batches) for job in last_run) == {1: batches, 0: alone}

@@ -42,10 +42,13 @@ localrules:
     record_provenance,
 
 
+# Every result, and not the report alone: of a job that failed or was killed Snakemake deletes the outputs, and would take
+# an older report that was made of them for up to date.
 rule all:
     default_target: True
     input:
         "results/report/index.html",
+        every_result,
 
 
 # One row a patient, and who is in it.

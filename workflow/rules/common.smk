@@ -32,6 +32,7 @@ from hccstudy.settings import (
 )
 from hccstudy.tables import write_json
 from snakemake.exceptions import WorkflowError
+from snakemake.io import is_flagged, strip_wildcard_constraints
 from snakemake.io import report as in_report
 
 try:
@@ -216,6 +217,22 @@ def reported_figures(names, category):
         for path in figure_files([name], ["png"])
     ]
     return figure_files(names, ["pdf", "svg"]) + shown
+
+
+def every_result(wildcards):
+    """What the rules make and nothing deletes."""
+    found = []
+    for rule in workflow.rules:
+        batches = REPEATED if rule.name == "measure_repeats" else BATCHES
+        for output in rule.output:
+            pattern = strip_wildcard_constraints(str(output))
+            if is_flagged(output, "temp"):
+                continue
+            if "{model}" in pattern:
+                found += of_pairs(pattern)
+            else:
+                found += expand(pattern, batch=batches, endpoint=ENDPOINTS)
+    return sorted(set(found))
 
 
 ALL_FIGURES = [name for names in FIGURES.values() for name in names]

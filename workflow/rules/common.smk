@@ -222,9 +222,9 @@ def reported_figures(names, category):
 def every_result(wildcards):
     """What the rules make and nothing deletes."""
     found = []
-    for rule in workflow.rules:
-        batches = REPEATED if rule.name == "measure_repeats" else BATCHES
-        for output in rule.output:
+    for made in workflow.rules:
+        batches = REPEATED if made.name == "measure_repeats" else BATCHES
+        for output in made.output:
             pattern = strip_wildcard_constraints(str(output))
             if is_flagged(output, "temp"):
                 continue

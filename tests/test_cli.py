@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from hccstudy.cli import main
-from hccstudy.config import REPOSITORY
+from hccstudy.config import REPOSITORY, read_yaml, study_file
+from hccstudy.errors import StudyError
+from hccstudy.launch import check_scheduler, find_profile
 
 
 def test_init_writes_a_commented_study_that_only_lacks_images(tmp_path, capsys):
@@ -19,6 +21,17 @@ def test_init_writes_a_commented_study_that_only_lacks_images(tmp_path, capsys):
     assert "# " in (folder / "config.yaml").read_text()
     assert main(["init", str(folder)]) == 1
     assert "not empty; expected a new folder" in capsys.readouterr().err
+
+
+def test_a_ready_made_study_keeps_all_but_its_tables(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "study"
+    assert main(["init", str(folder), "--study", "sarcoma-t1-pet"]) == 0
+    ready = read_yaml(study_file("sarcoma-t1-pet"))
+    ready["cohort"] |= {"patients": "patients.tsv", "images": "images.tsv"}
+    assert read_yaml(folder / "config.yaml") == ready
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "study"]) == 1
+    assert "patients.tsv: no row; expected one row a patient" in capsys.readouterr().err  # every column is there
 
 
 def test_check_says_everything_that_is_wrong_at_once(tmp_path, capsys, monkeypatch):
@@ -33,6 +46,7 @@ def test_check_says_everything_that_is_wrong_at_once(tmp_path, capsys, monkeypat
     assert "patients.tsv row 2 (P-001): os_months is '-27.4'; expected > 0" in error
     assert "patients.tsv row 2 (P-001): os_event is '2'; expected 0 (no event) or 1 (event)" in error
     assert "patients.tsv row 3 (P-002): age is '700'; expected 18 to 100 years" in error
+    assert f"note: images.tsv: none of the 4 images is there; expected paths relative to {folder}" in error
 
 
 def test_check_of_the_demo_takes_seconds(monkeypatch, capsys):
@@ -70,6 +84,39 @@ def test_an_unknown_study_or_profile_lists_the_known(tmp_path, capsys, monkeypat
     assert "no profile 'cray'; expected one of local" in capsys.readouterr().err
 
 
+def test_a_profile_is_looked_for_from_here_not_from_the_study(tmp_path, monkeypatch):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours/config.yaml").write_text("cores: 1\n")
+    monkeypatch.chdir(tmp_path)
+    assert find_profile("ours") == tmp_path / "ours"
+    assert find_profile("slurm") == REPOSITORY / "config/profiles/slurm"
+
+
+def _command(folder, name, text):
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_scheduler_that_is_not_there_is_said_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    profiles = {name: read_yaml(REPOSITORY / f"config/profiles/{name}/config.yaml") for name in ("slurm", "lsf", "pbs")}
+    for name, command in (("slurm", "sbatch"), ("lsf", "bsub"), ("pbs", "qdel")):
+        with pytest.raises(StudyError, match=f"profile {name}: no command {command} here; expected a node that"):
+            check_scheduler(profiles[name], name)
+        _command(tmp_path, command, "exit 0")
+    check_scheduler(profiles["pbs"], "pbs")
+    check_scheduler({"cores": "all"}, "local")
+    _command(tmp_path, "squeue", "exit 0")
+    check_scheduler(profiles["slurm"], "slurm")
+    _command(tmp_path, "squeue", "echo Unable to contact slurm controller >&2; exit 1")
+    with pytest.raises(StudyError, match=r"profile slurm: Slurm does not answer .*Unable to contact"):
+        check_scheduler(profiles["slurm"], "slurm")
+    monkeypatch.setattr("hccstudy.launch.SLOW", 0.2)
+    _command(tmp_path, "squeue", "exec /bin/sleep 20")
+    with pytest.raises(StudyError, match=r"squeue: nothing in 0\.2 s"):
+        check_scheduler(profiles["slurm"], "slurm")
+
+
 def test_simulate_writes_a_study_with_its_truth(tmp_path, capsys):
     assert main(["simulate", str(tmp_path / "s"), "--patients", "6", "--seed", "4"]) == 0
     assert {item.name for item in (tmp_path / "s").iterdir()} == {
@@ -79,6 +126,8 @@ def test_simulate_writes_a_study_with_its_truth(tmp_path, capsys):
         "README.md",
         "images",
     }
+    assert main(["simulate", str(tmp_path / "s"), "--patients", "6"]) == 1
+    assert "not empty; expected a new folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["init", "check", "run", "simulate", "features"])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hccstudy.cohort import check_study, read_cohort, split_cohort, voxels_mb
+from hccstudy.cohort import check_study, missing_files, read_cohort, split_cohort, voxels_mb
 from hccstudy.config import load_config
 from hccstudy.errors import StudyError
 from hccstudy.tables import read_table
@@ -166,6 +166,36 @@ def test_a_missing_file_is_a_note_because_the_study_goes_on(study):
     Path(images.loc[2, "image"]).unlink()
     (note,) = check_study(save())
     assert "images.tsv row 4 (P02): image images/P02.nii.gz is missing" in note
+
+
+def test_files_that_are_missing_are_said_beside_other_problems(study):
+    _, images, _, save = study
+    Path(images.loc[2, "image"]).unlink()
+    images.loc[5, "patient"] = "nobody"
+    config = save()
+    with pytest.raises(StudyError):
+        check_study(config)
+    (note,) = missing_files(config)
+    assert "images.tsv row 4 (P02): image images/P02.nii.gz is missing" in note
+    for path in images["image"][:20]:
+        Path(path).unlink(missing_ok=True)
+    notes = missing_files(config)
+    assert len(notes) == 11 and notes[-1] == "... and 10 more files are missing"
+    for path in images["image"]:
+        Path(path).unlink(missing_ok=True)
+    assert missing_files(config) == [
+        f"images.tsv: none of the {len(images)} images is there; expected paths relative to {Path.cwd()}"
+    ]
+
+
+def test_a_misspelt_series_is_noticed_with_who_loses_it(study):
+    _, images, overlay, save = study
+    images.loc[2, "series"] = "cts"
+    ignored, lost = check_study(save())
+    assert ignored.startswith("images.tsv: 1 rows of series cts (baseline) (is it 'ct'?)")
+    assert lost == "images.tsv: 1 patients have no row of series ct (baseline), they will be excluded: P02"
+    overlay["series"]["ct"]["required"] = False
+    assert "its features will be missing: P02" in check_study(save(overlay))[1]
 
 
 @pytest.mark.parametrize("values", [lambda f: f["mvi"], lambda f: 3 - f["mvi"], lambda f: f["os_months"] + 0.5])

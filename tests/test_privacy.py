@@ -259,7 +259,8 @@ def test_the_same_study_and_date_give_the_same_crate(study, tmp_path):
 def test_every_result_is_either_shared_or_of_patients_or_work(study):
     """A new table must be put on one side or the other; results/README says nothing about it by accident."""
     results = study / "results"
-    named = {path for pattern in (*SHARED, *OF_PATIENTS) for path in study.glob(pattern)}
+    patterns = [pattern.replace("{of}", "*/*") for pattern in (*SHARED, *OF_PATIENTS)]
+    named = {path for pattern in patterns for path in study.glob(pattern)}
     work = ("logs", "benchmarks", "imports", "preprocess", "regions", "features", "stability", "ledger")
     rest = [
         str(path.relative_to(results))
@@ -270,7 +271,7 @@ def test_every_result_is_either_shared_or_of_patients_or_work(study):
         and path.relative_to(results).parts[0] not in work
     ]
     assert rest == []
-    assert all(any(study.glob(pattern)) for pattern in (*SHARED, *OF_PATIENTS)), "a pattern that nothing matches"
+    assert all(any(study.glob(pattern)) for pattern in patterns), "a pattern that nothing matches"
 
 
 @pytest.mark.parametrize(
@@ -281,6 +282,11 @@ def test_every_result_is_either_shared_or_of_patients_or_work(study):
         (lambda s: _touch(s / "patients.tsv"), "patients.tsv: is not the file of the run"),
         (lambda s: small_study.configure(s, validation={"bootstrap": 60}), "config.yaml: has changed since the run"),
         (lambda s: (s / "results/report/index.html").unlink(), "expected a study whose run has ended"),
+        (lambda s: _edit(s / "results/models/mvi/clinical/card.json"), "card.json: was changed after it was written"),
+        (
+            lambda s: (s / "results/predictions/mvi/clinical.tsv").unlink(),
+            "predictions/mvi/clinical.tsv: no such file; expected every result of the run",
+        ),
     ],
 )
 def test_a_study_that_was_changed_after_its_run_is_not_packed(study, tmp_path, capsys, spoil, said):
@@ -295,11 +301,19 @@ def _touch(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\n")
 
 
-def test_a_crate_overwrites_nothing_and_wants_a_date(study, crate, tmp_path, capsys):
+def _edit(path: Path) -> None:
+    text = path.read_text()
+    assert '"n": ' in text
+    path.write_text(text.replace('"n": ', '"n": 1'))
+
+
+def test_a_crate_overwrites_nothing_and_wants_a_date_and_an_address(study, crate, tmp_path, capsys):
     assert main(["crate", str(study), "--out", str(crate)]) == 1
     assert "is there already" in capsys.readouterr().err
     assert main(["crate", str(study), "--out", str(tmp_path / "x"), "--date", "2.1.2026"]) == 1
     assert "--date is '2.1.2026'; expected YYYY-MM-DD" in capsys.readouterr().err
+    assert main(["crate", str(study), "--out", str(tmp_path / "x"), "--license", "CC BY"]) == 1
+    assert "--license is 'CC BY'; expected the address of a license" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- the rules, one by one

@@ -50,10 +50,10 @@ def test_patients_are_done_when_their_features_are(study):
     ledger("b0", "imports", ("P1", "failed"), ("P2", "excluded"), ("P3", "included"))
     state.finish(1, 160.0)
     state.start(3, "extract_features", "b0", 160.0)
-    assert state.line(160.0).startswith("patients 0 of 5 done, 5 running, 1 failed · jobs 1 of 5, 2 running")
+    assert state.line(160.0).startswith("patients 0 of 5 done, 4 running, 1 failed · jobs 1 of 5, 2 running")
     ledger("b0", "features", ("P3", "included"))
     state.finish(3, 220.0)
-    assert state.line(220.0).startswith("patients 3 of 5 done, 2 running, 1 failed · jobs 2 of 5, 1 running")
+    assert state.line(220.0).startswith("patients 2 of 5 done, 2 running, 1 failed · jobs 2 of 5, 1 running")
 
 
 def test_a_patient_of_a_running_batch_counts_as_done_by_its_own_file(study):
@@ -177,6 +177,64 @@ def test_a_group_of_jobs_that_is_lost_fails_only_what_was_at_work(display):
     assert handler.progress.finished == Counter(import_images=1)
     said = stream.getvalue().split("Job stats\n")[1]
     assert said == "failed: batch b0: it was ended from outside (memory, time, a lost node); log: slurm.log\n"
+
+
+def test_who_failed_is_neither_done_nor_running(study):
+    state = planned(import_images=2, extract_features=2)
+    state.start(1, "import_images", "b0", 100.0)
+    ledger("b0", "imports", ("P1", "failed"), ("P2", "excluded"), ("P3", "included"))
+    state.finish(1, 110.0)
+    state.start(2, "extract_features", "b0", 110.0)
+    assert state.patients() == (0, 2, 5)
+    ledger("b0", "features", ("P3", "failed"))
+    state.finish(2, 120.0)
+    assert state.line(120.0).startswith("patients 1 of 5 done, 0 running, 2 failed")
+
+
+def test_a_failure_of_an_earlier_run_counts_when_its_batch_is_measured_again(study):
+    ledger("b0", "imports", ("P1", "failed"))
+    state = planned(extract_features=1)
+    state.start(1, "extract_features", "b0", 100.0)
+    ledger("b0", "features", ("P2", "included"))
+    state.finish(1, 110.0)
+    assert state.failed == {"P1"}
+
+
+def test_the_last_words_tell_how_a_run_ended_and_where_to_read_on(study):
+    state = planned(train_model=2)
+    state.start(1, "train_model", "", 100.0)
+    state.finish(1, 110.0)
+    assert state.end(160.0).startswith("not finished")
+    state.start(2, "train_model", "", 110.0)
+    state.finish(2, 160.0)
+    assert state.end(160.0) == "finished in 1 min"
+    Path("results/ledger").mkdir(parents=True)
+    rows = ("P1\tA\timports\tfailed", "P2\tA\timports\tincluded", "P2\tA\tregions\texcluded")
+    lines = "".join(f"{row}\twhy\t\n" for row in rows)
+    Path("results/ledger/ledger.tsv").write_text("patient\tcenter\tstage\tstatus\treason\tdetail\n" + lines)
+    Path("results/report").mkdir()
+    Path("results/report/index.html").touch()
+    said = state.end(160.0)
+    assert "excluded 1, failed 1: " in said and str(study / "results/ledger/ledger.tsv") in said
+    assert said.endswith(f"report: {study / 'results/report/index.html'}")
+
+
+def test_jobs_that_an_interruption_ends_have_not_failed(display):
+    handler, stream = display
+    start(handler, 1, "train_model")
+    tell(handler, None, "Terminating processes on user request, this might take some time.")
+    fail(handler, 1, "train_model", "card.json", "b0.log")
+    assert stream.getvalue() == "interrupted: ending the jobs that run\n"
+    assert handler.progress.failed_jobs == set()
+    assert handler.progress.end(0.0).startswith("interrupted")
+
+
+def test_problems_of_a_study_are_told_without_snakemakes_frame(display):
+    handler, stream = display
+    frame = 'WorkflowError in file "/x/common.smk", line 46:\n{}\n  File "/x/common.smk", line 46, in <module>'
+    said = "2 problems:\n  - patients.tsv: a\n  - images.tsv: b"
+    tell(handler, LogEvent.ERROR, frame.format(said), logging.ERROR)
+    assert stream.getvalue() == f"hccstudy: {said}\n"
 
 
 def test_nothing_to_do_is_said(display):

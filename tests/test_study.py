@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 
 import pytest
 
@@ -12,6 +13,7 @@ from small_study import (
     OVERLAY,
     PARAMETERS,
     add_patient,
+    command,
     configure,
     digests,
     jobs,
@@ -94,6 +96,28 @@ def test_a_corrected_mask_runs_that_patient_again(copy):
     assert sum("HCC-010" in line for line in patients_computed(copy, "imports")) == 1
 
 
+def test_a_result_that_is_gone_is_made_again(copy):
+    """An older report is newer than what it was made of: that alone says nothing."""
+    before = digests(copy)
+    (copy / "results/predictions/mvi/clinical.tsv").unlink()
+    planned = jobs(run(copy))
+    assert planned["predict_external"] == planned["validate_model"] == 1
+    assert "train_model" not in planned
+    assert digests(copy) == before
+
+
+def test_a_model_that_was_tampered_with_fails_every_run(copy):
+    model = copy / "results/models/mvi/clinical/model.skops"
+    model.write_bytes(model.read_bytes() + b"x")
+    for _ in range(2):
+        done = subprocess.run(command(copy), capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "not the frozen model. Restore it, or delete it and run the study again" in done.stderr
+        assert "not finished" in done.stderr
+    model.unlink()
+    assert "finished in" in run(copy)
+
+
 def test_images_go_when_they_are_measured_and_come_back_when_they_are_needed(finished, tmp_path):
     folder = make_study(tmp_path / "study")
     configure(folder, cohort=OVERLAY["cohort"] | {"keep_images": False})
@@ -125,9 +149,6 @@ def test_a_validation_setting_trains_nothing_again(copy):
 
 def test_two_runs_in_one_folder_are_refused(finished, tmp_path):
     import fcntl
-    import subprocess
-
-    from small_study import command
 
     with (finished / "results/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

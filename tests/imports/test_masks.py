@@ -214,6 +214,16 @@ def test_an_unknown_segment_is_refused_with_those_there_are(tmp_path, series, la
     assert "label 1 'Liver'\nlabel 2 'HCC'\n" in capsys.readouterr().out
 
 
+def test_a_look_at_an_image_file_shows_its_grid_and_labels(tmp_path, image, capsys):
+    assert main(["look", relabeled(tmp_path, {1: 7, 2: 2})]) == 0
+    said = capsys.readouterr().out.splitlines()
+    truth = sitk.GetArrayFromImage(labels())
+    assert said[1:] == [f"label 2: {(truth == 2).sum():,} voxels", f"label 7: {(truth == 1).sum():,} voxels"]
+    assert " x ".join(map(str, SIZE)) in said[0] and "mm" in said[0]
+    assert main(["look", image]) == 0
+    assert "an image, no mask" in capsys.readouterr().out
+
+
 def test_a_segmentation_of_another_frame_of_reference_is_refused(tmp_path, series):
     write_dicom(scan(), tmp_path / "other")
     seg = write_seg(tmp_path / "m.dcm", series, segments())

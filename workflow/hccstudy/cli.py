@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import fcntl
 import os
 import re
 import shlex
 import shutil
 import sys
-import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,6 @@ from hccstudy import __version__
 from hccstudy.errors import StudyError
 
 STUDY_FILE = "config.yaml"
-PATIENTS = ("images", "masks", "patients")  # folders of results with one a patient, each proven by its done.json.gz
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=run_study)
 
     look = commands.add_parser(
-        "look", help="show the series of a DICOM folder, or the labels of a mask; nothing is kept"
+        "look", help="show the series of a DICOM folder, or the size and labels of a mask; nothing is kept"
     )
-    look.add_argument("path", help="DICOM folder, SEG or RTSTRUCT")
+    look.add_argument("path", help="DICOM folder, SEG, RTSTRUCT, NIfTI, NRRD or MetaImage")
     look.set_defaults(command=look_command)
 
     crate = commands.add_parser(
@@ -209,31 +204,47 @@ def _study_config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
     return load_config(overlay, name=str(file or "config/config.yaml")), [str(file)] if file else []
 
 
-def init_study(options: argparse.Namespace) -> None:
-    from hccstudy.config import BASE, REPOSITORY, study_file
-
-    folder = Path(options.folder)
+def _check_new(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise StudyError(f"{folder}: is there already and not empty; expected a new folder")
+
+
+def init_study(options: argparse.Namespace) -> None:
+    from hccstudy.cohort_tables import patient_columns
+    from hccstudy.config import BASE, REPOSITORY, load_config, read_yaml, schema, study_file
+
+    folder = Path(options.folder)
+    _check_new(folder)
     template = REPOSITORY / "resources" / "template"
     source = study_file(options.study) if options.study else template / STUDY_FILE
     folder.mkdir(parents=True, exist_ok=True)
-    # a ready-made study is a design: its tables are the user's own
-    text = re.sub(r"(?m)^  (patients|images): .*", r"  \1: \1.tsv", source.read_text(encoding="utf-8"))
+    text = source.read_text(encoding="utf-8")
+    for name in ("patients", "images"):  # a ready-made study is a design: its tables are the user's own
+        text = re.sub(rf"(?m)^(cohort:\n(?:  .*\n)*?  {name}:) .*", rf"\1 {name}.tsv", text)
     (folder / STUDY_FILE).write_text(text, encoding="utf-8")
-    for name in ("patients.tsv", "images.tsv"):
-        shutil.copyfile(template / name, folder / name)
+    if options.study:
+        columns = {
+            "patients": patient_columns(load_config(read_yaml(source))),
+            "images": schema("images")["properties"],
+        }
+        for name, names in columns.items():
+            (folder / f"{name}.tsv").write_text("\t".join(names) + "\n", encoding="utf-8")
+    else:
+        for name in ("patients", "images"):
+            shutil.copyfile(template / f"{name}.tsv", folder / f"{name}.tsv")
     shutil.copytree(REPOSITORY / "config" / "pyradiomics", folder / "config" / "pyradiomics")
+    rows = "" if options.study else ": replace the example rows"
     print(
         f"{folder}/{STUDY_FILE}    what the study is: edit it first (every key: {BASE.parent / 'README.md'})\n"
-        f"{folder}/patients.tsv   one row a patient: replace the example rows\n"
-        f"{folder}/images.tsv     one row a series and reader: replace the example rows\n"
+        f"{folder}/patients.tsv   one row a patient{rows}\n"
+        f"{folder}/images.tsv     one row a series and reader{rows}\n"
         f"then: hccstudy check {shlex.quote(str(folder))}  and  hccstudy run {shlex.quote(str(folder))}"
     )
 
 
 def check_command(options: argparse.Namespace) -> None:
-    from hccstudy.cohort import check_study
+    from hccstudy.cohort import check_study, missing_files
+    from hccstudy.config import REPOSITORY, read_yaml
     from hccstudy.errors import Problems
     from hccstudy.parameters import check_parameters
     from hccstudy.tables import read_text_table
@@ -260,7 +271,11 @@ def check_command(options: argparse.Namespace) -> None:
         lines += error.problems.shown() if error.problems else [str(error)]
     if count:
         listed = "\n".join(f"  - {line}" for line in lines)
-        raise StudyError(f"{count} problem{'s' if count > 1 else ''}:\n{listed}")
+        further = "".join(f"\nnote: {note}" for note in missing_files(config) if note not in lines)
+        raise StudyError(f"{count} problem{'s' if count > 1 else ''}:\n{listed}{further}")
+    title = config["study"]["title"]
+    if title == read_yaml(REPOSITORY / "resources" / "template" / STUDY_FILE)["study"]["title"]:
+        notes.append(f"study.title is {title!r}, as in the template")
     for note in notes:
         print(f"note: {note}")
     found = f"{len(read_text_table(config['cohort']['patients']))} patients"
@@ -271,72 +286,15 @@ def check_command(options: argparse.Namespace) -> None:
 
 def run_study(options: argparse.Namespace) -> None:
     """Replace this process by Snakemake, so that whoever stops one stops the other."""
-    from hccstudy.config import REPOSITORY
-    from hccstudy.tables import RUN
+    from hccstudy.launch import find_profile, launch
 
+    profile = find_profile(options.profile)  # before the next line changes the folder
     _, files = _study_config(options)
-    run = uuid.uuid4().hex
-    ahead = [] if options.dry_run else _take_lock(run)
-    profiles = REPOSITORY / "config" / "profiles"
-    known = profiles / options.profile
-    profile = known if (known / "config.yaml").is_file() else Path(options.profile)
-    if not (profile / "config.yaml").is_file():
-        names = ", ".join(sorted(item.name for item in profiles.iterdir()))
-        raise StudyError(f"no profile {options.profile!r}; expected one of {names}, or a folder with a config.yaml")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    # greedy: the other scheduler starts a solver for every choice of jobs, which writes to /tmp
-    command += ["--workflow-profile", str(profile), "--scheduler", "greedy"]
-    if options.cores:
-        command += ["--cores", options.cores]
+    arguments = ["--cores", options.cores] if options.cores else []
     if files:
-        command += ["--configfile", *files]
-    if ahead:
-        print(
-            f"note: by the clock {ahead[0]} was changed in the future, so that times do not tell what is up to date: all "
-            "tables, models and figures are made again",
-            file=sys.stderr,
-        )
-        command.append("--forceall")
-    command += ["--dry-run"] if options.dry_run else ["--logger", "hccstudy"]
-    command += [*options.rest, *(["--", *options.target] if options.target else [])]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execve(sys.executable, command, os.environ | {RUN: run})
-
-
-def _take_lock(run: str) -> list[Path]:
-    """One run at a time in a study folder; what a killed run left is taken away. Returns results changed in the future.
-
-    The kernel drops the lock of a process that is gone, so whoever gets it knows that no run is alive. Jobs of a killed
-    run may be: they find another run's id in the lock (`tables.check_run`) and end without writing.
-    """
-    from hccstudy.batches import PROBE
-    from hccstudy.tables import LOCK, tidy
-
-    try:
-        for folder in (Path("results"), Path(".snakemake")):
-            folder.mkdir(exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as probe:
-                probe.write(bytes(PROBE))
-        handle = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(handle, 0)
-        os.write(handle, run.encode())
-        os.fsync(handle)  # the nodes of a cluster read it
-        ahead = tidy("results", PATIENTS)
-        for leftover in ("locks", "scripts"):
-            shutil.rmtree(f".snakemake/{leftover}", ignore_errors=True)
-    except BlockingIOError:
-        raise StudyError(f"{Path.cwd()}: a run is going on here; wait for it, or stop it, and run again") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            expected = "a file system with locks (Lustre: mounted with -o flock), so that two runs never mix"
-            raise StudyError(f"{Path.cwd()}: cannot be locked ({error.strerror}); expected {expected}") from None
-        raise StudyError(
-            f"{Path.cwd()}: results cannot be written ({error.strerror}); expected a folder with room to write"
-        ) from None
-    os.set_inheritable(handle, True)  # Snakemake keeps it
-    return ahead
+        arguments += ["--configfile", *files]
+    arguments += [*options.rest, *(["--", *options.target] if options.target else [])]
+    launch(profile, arguments, dry_run=options.dry_run)
 
 
 def look_command(options: argparse.Namespace) -> None:
@@ -362,7 +320,9 @@ def crate_command(options: argparse.Namespace) -> None:
 def simulate_command(options: argparse.Namespace) -> None:
     from hccstudy.simulate import simulate_study
 
-    simulate_study(options.folder, options.patients, options.seed)
+    folder = Path(options.folder)
+    _check_new(folder)
+    simulate_study(folder, options.patients, options.seed)
     print(
         f"{options.folder}: {options.patients} simulated patients; README.md says how, truth.tsv what is true of each"
     )

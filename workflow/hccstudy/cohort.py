@@ -132,11 +132,25 @@ def read_cohort(config: Config) -> Cohort:
     if not len(problems):
         _check_centers(config, patients, problems, notes)
         _check_predictors(config, patients, problems)
-        without = sorted(set(patients["patient"]) - set(images["patient"]))
-        if without and config["cohort"]["images"]:
-            notes.append(f"{len(without)} patients have no row in {config['cohort']['images']}: {_some(without)}")
+        if config["cohort"]["images"]:
+            notes += _without_series(config, patients, images)
     problems.raise_if_any()
     return Cohort(patients, images, notes)
+
+
+def _without_series(config: Config, patients: pd.DataFrame, images: pd.DataFrame) -> list[str]:
+    """Notes on the patients whom the images table leaves without an image."""
+    file, everyone = config["cohort"]["images"], set(patients["patient"])
+    none = everyone - set(images["patient"])
+    notes = [f"{len(none)} patients have no row in {file}: {_some(sorted(none))}"] if none else []
+    for name, rules in config["series"].items():
+        rows = images[(images["series"] == name) & (images["timepoint"] == rules["timepoint"])]
+        without = sorted(everyone - none - set(rows["patient"]))
+        if without:
+            outcome = "they will be excluded" if rules["required"] else "its features will be missing"
+            found = f"{len(without)} patients have no row of series {name} ({rules['timepoint']}), {outcome}"
+            notes.append(f"{file}: {found}: {_some(without)}")
+    return notes
 
 
 def perturbed_patients(patients: pd.DataFrame, config: Config) -> list[str]:
@@ -284,14 +298,10 @@ def _mirrors(predictor: np.ndarray, outcome: np.ndarray) -> bool:
 def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
     """What needs the image files: missing ones (notes: these patients will fail and the study goes on) and the same
     content under two patients or series (a problem: nobody can know which is right)."""
-    problems, notes = Problems(), []
+    problems = Problems()
     file = config["cohort"]["images"]
     sizes: dict[int, list[tuple[Any, dict[str, str]]]] = defaultdict(list)
     for row, values in zip(cohort.images.index, cohort.images.to_dict("records"), strict=True):
-        for column in PATHS:
-            if values[column] and not Path(values[column]).exists():
-                text = f"{file} row {row} ({values['patient']}): {column} {values[column]} is missing"
-                notes.append(f"{text}; this patient will fail and the study goes on")
         path = Path(values["image"])
         if path.is_file():
             sizes[path.stat().st_size].append((row, values))
@@ -309,7 +319,28 @@ def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
                 who = f"{earlier['patient']} {earlier['series']} ({earlier['timepoint']})"
                 found = f"the same image as row {earlier_row} ({who})"
                 problems.add(file, found, "an image of its own", row=row, who=values["patient"], column="image")
-    return problems, notes
+    return problems, missing_files(config)
+
+
+def missing_files(config: Config, most: int = 10) -> list[str]:
+    """Notes on images and masks that are not there, also of a table with other problems."""
+    file, notes = config["cohort"]["images"], []
+    if not file or config["cohort"]["simulation"] or not Path(file).is_file():
+        return []
+    try:
+        table = read_text_table(file)
+    except StudyError:
+        return []
+    images = [path for path in table.get("image", []) if path]
+    if images and not any(Path(path).exists() for path in images):
+        return [f"{file}: none of the {len(images)} images is there; expected paths relative to {Path.cwd()}"]
+    for row, values in zip(table.index, table.to_dict("records"), strict=True):
+        for column in PATHS:
+            if values.get(column) and not Path(values[column]).exists():
+                text = f"{file} row {row} ({values.get('patient', '')}): {column} {values[column]} is missing"
+                notes.append(f"{text}; this patient will fail and the study goes on")
+    rest = [f"... and {len(notes) - most} more files are missing"] if len(notes) > most else []
+    return notes[:most] + rest
 
 
 def check_features(cohort: Cohort, config: Config) -> FeatureTable:
@@ -460,8 +491,7 @@ def check_study(config: Config) -> list[str]:
         problems, notes = check_files(cohort, config)
         problems.raise_if_any()
         if not any(Path(path).exists() for path in cohort.images["image"]):
-            found = f"none of the {len(cohort.images)} images is there"
-            raise StudyError(f"{table}: {found}; expected paths relative to {Path.cwd()}")
+            raise StudyError(notes[0])
     roles = config["cohort"]["centers"]
     counts = {role: int(cohort.patients["center"].isin(roles[role]).sum()) for role in ("development", "external")}
     if counts["external"] == 0:

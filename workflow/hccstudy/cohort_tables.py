@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -22,14 +23,7 @@ def read_patients(config: Config, problems: Problems) -> pd.DataFrame:
     file = config["cohort"]["patients"]
     raw = read_text_table(file)
     center_column = config["cohort"]["centers"]["column"]
-    wanted = [
-        "patient",
-        center_column,
-        *config["cohort"]["columns"],
-        *(rules["date"] for rules in config["cohort"]["columns"].values() if "date" in rules),
-        *(column for rules in config["endpoints"].values() for column in _outcome_rules(rules)),
-    ]
-    for column in dict.fromkeys(wanted):
+    for column in patient_columns(config):
         if column not in raw.columns:
             problems.add(file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}")
     if len(raw) == 0:
@@ -58,6 +52,18 @@ def read_patients(config: Config, problems: Problems) -> pd.DataFrame:
             _start_at_landmark(typed, rules)
     _check_dates(raw, config, who, problems)
     return typed
+
+
+def patient_columns(config: Config) -> list[str]:
+    """The columns that a configuration needs of the patients table."""
+    wanted = [
+        "patient",
+        config["cohort"]["centers"]["column"],
+        *config["cohort"]["columns"],
+        *(rules["date"] for rules in config["cohort"]["columns"].values() if "date" in rules),
+        *(column for rules in config["endpoints"].values() for column in _outcome_rules(rules)),
+    ]
+    return list(dict.fromkeys(wanted))
 
 
 def _start_at_landmark(typed: pd.DataFrame, rules: dict[str, Any]) -> None:
@@ -167,7 +173,8 @@ def _check_ids(ids: pd.Series, file: str, problems: Problems) -> None:
         if not patient:
             problems.add(file, "empty", "an id", row=row, column="patient")
         elif not re.fullmatch(rules["pattern"].strip("^$"), patient):
-            problems.add(file, repr(patient), rules["description"], row=row, column="patient")
+            expected = "letters, digits, space and . @ + - _ only, 64 at most, a letter or digit first"
+            problems.add(file, repr(patient), expected, row=row, column="patient")
         elif key in first:
             problems.add(
                 file,
@@ -227,9 +234,10 @@ def read_images(config: Config, patients: pd.DataFrame, problems: Problems, note
     series = set(zip(raw["timepoint"], raw["series"], strict=True))
     for time, name in sorted(series - known):
         count = int(((raw["series"] == name) & (raw["timepoint"] == time)).sum())
-        notes.append(
-            f"{file}: {count} rows of series {name} ({time}), which the configuration does not have, are ignored"
-        )
+        near = difflib.get_close_matches(name, [series for when, series in known if when == time], n=1)
+        meant = f" (is it {near[0]!r}?)" if near else ""
+        ignored = f"{count} rows of series {name} ({time}){meant}, which the configuration does not have, are ignored"
+        notes.append(f"{file}: {ignored}")
     if known and not known & series and len(raw):
         found = ", ".join(sorted({f"{name} ({time})" for time, name in series}))
         expected = ", ".join(sorted(f"{name} ({time})" for time, name in known))

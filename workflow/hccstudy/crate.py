@@ -18,6 +18,7 @@ from typing import Any
 
 from hccstudy.config import load_config, read_yaml
 from hccstudy.errors import StudyError
+from hccstudy.models.frozen import read_card
 from hccstudy.tables import digest, file_digest, files_below, read_json, write_json
 
 Entity = dict[str, Any]
@@ -25,7 +26,7 @@ Entity = dict[str, Any]
 PROVENANCE = "results/provenance.json"
 REPORT = "results/report/index.html"
 METADATA = "ro-crate-metadata.json"
-# below the study folder
+# below the study folder; {of}: endpoint/model, each of which must have some
 SHARED = (
     PROVENANCE,
     "results/environments.json",
@@ -36,13 +37,13 @@ SHARED = (
     "results/harmonize/features.tsv",
     "results/harmonize/centers.tsv",
     "results/stability/icc.tsv",
-    "results/models/*/*/model.skops",
-    "results/models/*/*/card.json",
-    "results/models/*/*/coefficients.tsv",
-    "results/models/*/*/tuning.tsv",
-    "results/internal/*/*/*.tsv",
+    "results/models/{of}/model.skops",
+    "results/models/{of}/card.json",
+    "results/models/{of}/coefficients.tsv",
+    "results/models/{of}/tuning.tsv",
+    "results/internal/{of}/*.tsv",
     "results/validation/*/comparisons.tsv",
-    "results/validation/*/*/*.tsv",
+    "results/validation/{of}/*.tsv",
 )
 OF_PATIENTS = (
     "results/cohort/*.tsv",
@@ -51,8 +52,8 @@ OF_PATIENTS = (
     "results/features/features.parquet",
     "results/stability/repeats.parquet",
     "results/harmonize/embedding.tsv",
-    "results/models/*/*/oof.tsv",
-    "results/predictions/*/*.tsv",
+    "results/models/{of}/oof.tsv",
+    "results/predictions/{of}.tsv",
 )
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
@@ -75,13 +76,16 @@ def write_crate(
     """Pack the finished study of `folder` into `out` (a new folder, or a .zip file) and return the number of files.
 
     `patient_data` adds the tables with a row a patient. `published` is the date of publication (YYYY-MM-DD, default: today);
-    with it, the same study gives the same bytes. Raises StudyError where the study is not finished, was changed after its
-    run, or holds a model that is not the one of its card.
+    with it, the same study gives the same bytes. Raises StudyError where the study is not finished, lacks a result, was
+    changed after its run, or holds a model that is not the one of its card.
     """
     try:
         day = date.fromisoformat(published).isoformat() if published else date.today().isoformat()
     except ValueError as error:
         raise StudyError(f"--date is {published!r}; expected YYYY-MM-DD") from error
+    if license_url and not license_url.startswith(("https://", "http://")):
+        example = "https://creativecommons.org/licenses/by/4.0/"
+        raise StudyError(f"--license is {license_url!r}; expected the address of a license, such as {example}")
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise StudyError(f"{out}: is there already; expected a new folder or .zip file")
     provenance = _checked(folder)
@@ -126,12 +130,12 @@ def _checked(folder: Path) -> dict[str, Any]:
                 f"{folder / 'config.yaml'}: has changed since the run; expected that of the run, or a new run"
             )
     for name, sha256 in provenance["models"].items():
+        for pattern in (*SHARED, *OF_PATIENTS):
+            if "{of}" in pattern and not any(folder.glob(pattern.format(of=name))):
+                absent = folder / pattern.format(of=name)
+                raise StudyError(f"{absent}: no such file; expected every result of the run (`hccstudy run {folder}`)")
         model = folder / "results/models" / name / "model.skops"
-        if (
-            not model.is_file()
-            or file_digest(model) != sha256
-            or read_json(model.with_name("card.json"))["sha256"] != sha256
-        ):
+        if file_digest(model) != sha256 or read_card(model.with_name("card.json"))["sha256"] != sha256:
             raise StudyError(
                 f"{model}: is not the model of the run (SHA-256 {sha256[:12]}...); expected it, or a new run"
             )
@@ -140,7 +144,11 @@ def _checked(folder: Path) -> dict[str, Any]:
 
 def _chosen(folder: Path, provenance: Mapping[str, Any], patient_data: bool) -> dict[str, Path]:
     """Name in the crate -> file."""
-    patterns = (*SHARED, *OF_PATIENTS) if patient_data else SHARED
+    patterns = {
+        pattern.format(of=name)
+        for pattern in ((*SHARED, *OF_PATIENTS) if patient_data else SHARED)
+        for name in provenance["models"]
+    }
     found = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     files = {file.relative_to(folder).as_posix(): file for file in found}
     if (folder / "config.yaml").is_file():

@@ -157,7 +157,7 @@ def _evaluate_set(
     kind = settings["type"]
     if known.empty:
         sheet = Sheet(once(0), 0, None if kind == "multiclass" else 0)
-        refuse_all(sheet, kind, settings.get("horizons", []), "no patient has this outcome")
+        refuse_all(sheet, kind, dict.fromkeys(settings.get("horizons", []), 0), "no patient has this outcome")
         return sheet
     seed = (settings["seed"], int(digest(sorted(set(known["patient"])))[:8], 16))
     counts = patient_counts(known["patient"], settings["bootstrap"], seed)

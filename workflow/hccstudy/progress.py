@@ -6,6 +6,7 @@ Snakemake itself writes everything that happened to `.snakemake/log`.
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import sys
 import threading
@@ -26,6 +27,8 @@ from hccstudy.ledger import read_ledger
 LAST = "extract_features"  # a batch's patients are done with this rule
 PATIENTS = Path("results/features/patients")
 LEDGERS = Path("results/ledger")
+LEDGER = LEDGERS / "ledger.tsv"
+REPORT = Path("results/report/index.html")
 STAGES = {  # the rules that may lose a patient
     "import_images": "imports",
     "preprocess_images": "preprocess",
@@ -36,6 +39,11 @@ EVERY = {True: 2.0, False: 30.0}  # seconds between two lines, on a terminal and
 
 PAUSE = 50  # times as long as a line took: it looks for each patient of the running batches, on a disk that may be far
 
+INTERRUPTED = "Terminating processes on user request"  # Snakemake after Ctrl-C, before what the ended jobs say
+# what Snakemake sets around our own words
+WORKFLOW_ERROR = re.compile(
+    r'\AWorkflowError in file .*:\n(?P<said>(.|\n)*?)(\n  File ".*", line \d+, in <module>)?\n?\Z'
+)
 JOBS_FAILED = "At least one job did not complete successfully"  # after all of their errors
 
 BATCHES: dict[str, list[str]] = {}
@@ -67,6 +75,7 @@ class Progress:
     batches: set[str] = field(default_factory=set)  # whose features are done
     failed_jobs: set[int] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)  # patients
+    interrupted: bool = False  # by the user
 
     def start(self, number: int, rule: str, batch: str, now: float) -> None:
         self.running[number] = Job(rule, batch, now)
@@ -79,23 +88,26 @@ class Progress:
             return
         self.finished[job.rule] += 1
         self.seconds[job.rule] = self.seconds.get(job.rule, 0.0) + now - job.started
-        if job.rule in STAGES:
-            self.failed |= _failed(LEDGERS / STAGES[job.rule] / f"{job.batch}.tsv")
+        ended = STAGES.values() if job.rule == LAST else [STAGES[job.rule]] if job.rule in STAGES else []
+        for stage in ended:  # at the last also those of earlier runs
+            self.failed |= _failed(LEDGERS / stage / f"{job.batch}.tsv")
         if job.rule == LAST:
             self.batches.add(job.batch)
 
     def fail(self, number: int) -> None:
         self.running.pop(number, None)
-        self.failed_jobs.add(number)
+        if not self.interrupted:
+            self.failed_jobs.add(number)
 
     def patients(self) -> tuple[int, int, int]:
-        """Done, running and to do in this run."""
+        """Done, running and to do in this run; who failed is neither done nor running."""
         everyone = sum(map(len, BATCHES.values()))
         to_do = round(everyone * self.planned[LAST] / max(len(BATCHES), 1))
-        done = sum(len(BATCHES[batch]) for batch in self.batches)
+        done = sum(len(set(BATCHES[batch]) - self.failed) for batch in self.batches)
         active = {job.batch for job in self.running.values() if job.batch in BATCHES} - self.batches
-        fresh = sum(_fresh(patient, self.began) for batch in active for patient in BATCHES[batch])
-        return done + fresh, sum(len(BATCHES[batch]) for batch in active) - fresh, to_do
+        at_work = {patient for batch in active for patient in BATCHES[batch]} - self.failed
+        fresh = sum(_fresh(patient, self.began) for patient in at_work)
+        return done + fresh, len(at_work) - fresh, to_do
 
     def left(self, now: float) -> float | None:
         """Seconds until the end, if the jobs to come take as long as those of their rule (or of all) did."""
@@ -121,6 +133,23 @@ class Progress:
         if left is not None and self.running:
             parts.append(f"about {_duration(left)} left")
         return " · ".join(parts)
+
+    def end(self, now: float) -> str:
+        """The last words of a run: whether it came to its end, who was lost, and where to read on."""
+        if self.interrupted:
+            return "interrupted; what is done stays done: run again to go on"
+        if sum(self.finished.values()) < sum(self.planned.values()):
+            return "not finished: what went wrong is said above; run again once it is mended, what is done stays done"
+        words = [f"finished in {_duration(now - self.began)}"]
+        if LEDGER.is_file():
+            lines = read_ledger([LEDGER])
+            lost = {
+                status: lines.loc[lines["status"] == status, "patient"].nunique() for status in ("excluded", "failed")
+            }
+            words.append(f"patients excluded {lost['excluded']:,}, failed {lost['failed']:,}: {LEDGER.absolute()}")
+        if REPORT.is_file():
+            words.append(f"report: {REPORT.absolute()}")
+        return " · ".join(words)
 
 
 def _failed(ledger: Path) -> set[str]:
@@ -177,6 +206,9 @@ class LogHandler(LogHandlerBase):
             self._write(record.getMessage())
             if not self.clock.is_alive():
                 self.clock.start()
+        elif event is None and record.getMessage().startswith(INTERRUPTED):
+            self.progress.interrupted = True
+            self._write("interrupted: ending the jobs that run")
         elif event == LogEvent.JOB_INFO:
             batch = dict(details.wildcards or {}).get("batch", "")
             self.progress.start(details.jobid, details.rule_name, batch, now)
@@ -197,13 +229,15 @@ class LogHandler(LogHandlerBase):
         ):
             pass  # of a job, whose own error says more
         elif event in (None, LogEvent.ERROR) and record.levelno >= logging.WARNING:
-            self._write_once(record.getMessage())
+            self._write_once(WORKFLOW_ERROR.sub(r"hccstudy: \g<said>", record.getMessage()))
         elif event is None and str(record.msg).startswith("Nothing to be done"):
             self._write("nothing to be done: everything is up to date")
 
     def _fail(self, numbers: set[int], what: str, logs: Sequence[str]) -> None:
         for number in numbers & self.progress.running.keys():
             self.progress.fail(number)
+        if self.progress.interrupted:
+            return
         self._write_once(f"failed: {what}: {_reason(logs, self.progress.began)}")
 
     def _tick(self) -> None:
@@ -245,6 +279,7 @@ class LogHandler(LogHandlerBase):
             self._show()
             if self.terminal:
                 self._write("")
+            self._write(self.progress.end(time.time()))
         super().close()
 
 

@@ -287,7 +287,8 @@ def check_unchanged(content: dict[str, Any], path: str | Path) -> None:
     """StudyError where the content of a file of `write_frozen_json` is not as it was written."""
     if digest({key: value for key, value in content.items() if key != "checksum"}) != content["checksum"]:
         raise StudyError(
-            f"{path}: was changed after it was written (its checksum differs); expected the file as it was"
+            f"{path}: was changed after it was written (its checksum differs); expected the file as it was. "
+            "Restore it, or delete it and make it again"
         )
 
 

@@ -5,7 +5,7 @@ Each function fills a Sheet. Metrics that a set is too small for are refused wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,11 +64,13 @@ class Scored:
     levels: tuple[str, ...] = ()
 
 
-def refuse_all(sheet: Sheet, kind: str, horizons: Iterable[float], reason: str) -> None:
-    """Refuse every metric of a type of endpoint ("survival", "binary", "multiclass") for one reason."""
+def refuse_all(sheet: Sheet, kind: str, events: Mapping[float, int], reason: str) -> None:
+    """Refuse every metric of a type of endpoint ("survival", "binary", "multiclass") for one reason.
+
+    `events`: horizon -> events by then, of survival."""
     sheet.refuse({"survival": SURVIVAL, "binary": BINARY, "multiclass": MULTICLASS}[kind], reason)
-    for horizon in horizons if kind == "survival" else []:
-        sheet.refuse(AT_HORIZON, reason, horizon=horizon)
+    for horizon, count in events.items():
+        sheet.refuse(AT_HORIZON, reason, horizon=horizon, events=count)
 
 
 def evaluate_binary(sheet: Sheet, data: Scored, limits: Limits) -> None:
@@ -80,7 +82,7 @@ def evaluate_binary(sheet: Sheet, data: Scored, limits: Limits) -> None:
     if min(events, sheet.n - events) < least:
         found = f"{events} events in {sheet.n} patients"
         reason = f"{found}; at least {least} with and {least} without the event are needed"
-        refuse_all(sheet, "binary", [], reason)
+        refuse_all(sheet, "binary", {}, reason)
         return
     _, *interval = discrimination.delong(event, score)
     area = discrimination.auc(event, score, counts)
@@ -118,6 +120,7 @@ def evaluate_survival(sheet: Sheet, data: Scored, limits: Limits) -> None:
     assert time is not None
     competing = bool((event == 2).any())
     events = int((event == 1).sum())
+    by = {horizon: int(((event == 1) & (time <= horizon)).sum()) for horizon in data.horizons}
     sheet.add(
         "median_follow_up",
         survival.median_follow_up(time, event, counts),
@@ -126,7 +129,7 @@ def evaluate_survival(sheet: Sheet, data: Scored, limits: Limits) -> None:
     )
     if events < least:
         reason = f"{events} events in {sheet.n} patients; at least {least} are needed"
-        refuse_all(sheet, "survival", data.horizons, reason)
+        refuse_all(sheet, "survival", by, reason)
         return
     if data.score is None:
         _add_concordance(sheet, time, event, data.risks[max(data.horizons)], f"risk at {max(data.horizons):g}")
@@ -142,23 +145,23 @@ def evaluate_survival(sheet: Sheet, data: Scored, limits: Limits) -> None:
         if score is None:
             continue
         if reason:
-            sheet.refuse(AT_HORIZON, reason, horizon=horizon)
+            sheet.refuse(AT_HORIZON, reason, horizon=horizon, events=by[horizon])
             continue
-        cases, controls, ends_there = survival.known_status(time, event, horizon)
+        _, controls, ends_there = survival.known_status(time, event, horizon)
         weights = f"{controls.sum()} known to be free of the event, IPCW of this set"
         if ends_there:
             weights += " just before the horizon, where follow-up ends"
         area = discrimination.auc_t(time, event, score, horizon, counts)
         method = f"cumulative cases, dynamic controls, {weights}"
-        sheet.add("auc_t", area, method, horizon=horizon, events=int(cases.sum()))
+        sheet.add("auc_t", area, method, horizon=horizon, events=by[horizon])
         if risk is None:
-            sheet.refuse(CALIBRATED, "the model gives a score, no risk", horizon=horizon)
+            sheet.refuse(CALIBRATED, "the model gives a score, no risk", horizon=horizon, events=by[horizon])
             continue
         if data.score is None and not competing:
             steepness, bounds = calibration.slope_t(time, event, calibration.cloglog(risk), _needed(sheet))
             method = f"Cox (Efron) on cloglog of the risk{_clipped(risk)}"
-            sheet.add("slope", steepness, method, horizon=horizon, analytic=(bounds, "Wald"))
-        _evaluate_horizon(sheet, time, event, risk, horizon, weights, limits)
+            sheet.add("slope", steepness, method, horizon=horizon, events=by[horizon], analytic=(bounds, "Wald"))
+        _evaluate_horizon(sheet, time, event, risk, horizon, by[horizon], weights, limits)
     if data.curves is not None:
         _add_integrated_brier(sheet, time, event, *data.curves)
 
@@ -192,11 +195,10 @@ def _too_short(time: Floats, event: Floats, horizon: float, limits: Limits) -> s
 
 
 def _evaluate_horizon(
-    sheet: Sheet, time: Floats, event: Floats, risk: Floats, horizon: float, weights: str, limits: Limits
+    sheet: Sheet, time: Floats, event: Floats, risk: Floats, horizon: float, events: int, weights: str, limits: Limits
 ) -> None:
     """All that needs a predicted probability of the event by the horizon."""
     counts = sheet.counts
-    events = int(((event == 1) & (time <= horizon)).sum())
     observed = "Aalen-Johansen" if (event == 2).any() else "Kaplan-Meier"
     scores = overall.brier_t(time, event, risk, horizon, counts)
     _add_brier(sheet, *scores, f"{weights}, null: {observed} of this set", horizon, events)

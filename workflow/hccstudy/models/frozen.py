@@ -133,7 +133,8 @@ def load_model(path: str | Path, sha256: str) -> Pipeline:
     found = file_digest(path)
     if found != sha256:
         raise StudyError(
-            f"{path}: SHA-256 is {found[:12]}...; expected {sha256[:12]}... of its card: not the frozen model"
+            f"{path}: SHA-256 is {found[:12]}...; expected {sha256[:12]}... of its card: not the frozen model. "
+            "Restore it, or delete it and run the study again"
         )
     try:
         check_unpacked(Path(path))

@@ -1,0 +1,117 @@
+"""`hccstudy run`: find the profile, ask the scheduler whether it is there, lock the study, become Snakemake."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from hccstudy.batches import PROBE
+from hccstudy.config import REPOSITORY
+from hccstudy.errors import StudyError
+from hccstudy.tables import LOCK, RUN, tidy
+
+PROFILES = REPOSITORY / "config" / "profiles"
+PATIENTS = ("images", "masks", "patients")  # folders of results with one a patient, each proven by its done.json.gz
+SLOW = 60  # seconds after which a scheduler counts as not there
+
+
+def find_profile(name: str) -> Path:
+    """The folder of a profile: one of config/profiles by its name, or any with a config.yaml by its path."""
+    known, given = PROFILES / name, Path(name).absolute()
+    for folder in (known, given):
+        if (folder / "config.yaml").is_file():
+            return folder
+    names = ", ".join(sorted(item.name for item in PROFILES.iterdir()))
+    raise StudyError(f"no profile {name!r}; expected one of {names}, or a folder with a config.yaml (not in {given})")
+
+
+def launch(profile: Path, arguments: Sequence[str], *, dry_run: bool) -> NoReturn:
+    """Replace this process, which is in the study folder, by Snakemake with a profile and further arguments.
+
+    A run asks the scheduler of the profile first whether it is there, and takes the lock of the study; a dry run needs neither.
+    """
+    run = uuid.uuid4().hex
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    # greedy: the other scheduler starts a solver for every choice of jobs, which writes to /tmp
+    command += ["--workflow-profile", str(profile), "--scheduler", "greedy"]
+    if dry_run:
+        command.append("--dry-run")
+    else:
+        check_scheduler(yaml.safe_load((profile / "config.yaml").read_text("utf-8")), profile.name)
+        ahead = take_lock(run)
+        if ahead:
+            print(
+                f"note: by the clock {ahead[0]} was changed in the future, so that times do not tell what is up to date: "
+                "all tables, models and figures are made again",
+                file=sys.stderr,
+            )
+            command.append("--forceall")
+        command += ["--logger", "hccstudy"]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [*command, *arguments], os.environ | {RUN: run})
+
+
+def check_scheduler(profile: Mapping[str, Any], name: str) -> None:
+    """StudyError where a cluster's commands are not there, or Slurm does not answer: a run would hang, or lose every job."""
+    cancel = str(
+        profile.get("cluster-generic-cancel-cmd", "")
+    )  # of these one is the command of the submitting line too
+    needed = {"slurm": ["sbatch", "squeue"], "lsf": ["bsub", "bjobs"], "cluster-generic": cancel.split()[:1]}
+    executor = profile.get("executor", "local")
+    expected = "a node that submits jobs, with the scheduler's commands in PATH (docs/clusters.md)"
+    for command in needed.get(executor, []):
+        if not shutil.which(command):
+            raise StudyError(f"profile {name}: no command {command} here; expected {expected}")
+    if executor != "slurm":
+        return
+    try:
+        asked = subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True, timeout=SLOW)
+        said = "" if asked.returncode == 0 else asked.stderr.strip().splitlines()[-1:] or ["nothing"]
+    except subprocess.TimeoutExpired:
+        said = [f"nothing in {SLOW} s"]
+    if said:
+        raise StudyError(f"profile {name}: Slurm does not answer (squeue: {said[0]}); expected {expected}")
+
+
+def take_lock(run: str) -> list[Path]:
+    """One run at a time in a study folder; what a killed run left is taken away. Returns results changed in the future.
+
+    The kernel drops the lock of a process that is gone, so whoever gets it knows that no run is alive. Jobs of a killed
+    run may be: they find another run's id in the lock (`tables.check_run`) and end without writing.
+    """
+    try:
+        for folder in (Path("results"), Path(".snakemake")):
+            folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(PROBE))
+        handle = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.write(handle, run.encode())
+        os.fsync(handle)  # the nodes of a cluster read it
+        ahead = tidy("results", PATIENTS)
+        for leftover in ("locks", "scripts"):
+            shutil.rmtree(f".snakemake/{leftover}", ignore_errors=True)
+    except BlockingIOError:
+        raise StudyError(f"{Path.cwd()}: a run is going on here; wait for it, or stop it, and run again") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            expected = "a file system with locks (Lustre: mounted with -o flock), so that two runs never mix"
+            raise StudyError(f"{Path.cwd()}: cannot be locked ({error.strerror}); expected {expected}") from None
+        raise StudyError(
+            f"{Path.cwd()}: results cannot be written ({error.strerror}); expected a folder with room to write"
+        ) from None
+    os.set_inheritable(handle, True)  # Snakemake keeps it
+    return ahead

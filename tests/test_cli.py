@@ -117,17 +117,21 @@ def test_a_scheduler_that_is_not_there_is_said_before_anything_starts(tmp_path, 
         check_scheduler(profiles["slurm"], "slurm")
 
 
-def test_simulate_writes_a_study_with_its_truth(tmp_path, capsys):
-    assert main(["simulate", str(tmp_path / "s"), "--patients", "6", "--seed", "4"]) == 0
+def test_simulate_writes_a_study_with_its_truth_that_is_ready_to_run(tmp_path, capsys, monkeypatch):
+    assert main(["simulate", str(tmp_path / "s"), "--patients", "90", "--seed", "4"]) == 0
     assert {item.name for item in (tmp_path / "s").iterdir()} == {
         "patients.tsv",
         "images.tsv",
         "truth.tsv",
         "README.md",
         "images",
+        "config.yaml",
+        "config",
     }
     assert main(["simulate", str(tmp_path / "s"), "--patients", "6"]) == 1
     assert "not empty; expected a new folder" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "s"]) == 0
 
 
 @pytest.mark.parametrize("command", ["init", "check", "run", "simulate", "features"])

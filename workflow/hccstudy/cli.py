@@ -16,6 +16,10 @@ from hccstudy import __version__
 from hccstudy.errors import StudyError
 
 STUDY_FILE = "config.yaml"
+SIMULATED = """# The patients of this folder, studied as the demo is: what is not said here is as in config/config.yaml of hccstudy.
+study: {name: simulated, title: A simulated study of hepatocellular carcinoma}
+cohort: {patients: patients.tsv, images: images.tsv, simulation: null}
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     crate.add_argument("--license", metavar="URL", help="license of the crate (default: none granted)")
     crate.set_defaults(command=crate_command)
 
-    simulate = commands.add_parser("simulate", help="make the simulated demo cohort with its known truth")
+    simulate = commands.add_parser(
+        "simulate", help="make a simulated cohort with its known truth, as a study that is ready to run"
+    )
     simulate.add_argument("folder", help="where to write it")
     simulate.add_argument("--patients", type=int, default=120)
     simulate.add_argument("--seed", type=int, default=20260101)
@@ -318,14 +324,16 @@ def crate_command(options: argparse.Namespace) -> None:
 
 
 def simulate_command(options: argparse.Namespace) -> None:
+    from hccstudy.config import REPOSITORY
     from hccstudy.simulate import simulate_study
 
     folder = Path(options.folder)
     _check_new(folder)
     simulate_study(folder, options.patients, options.seed)
-    print(
-        f"{options.folder}: {options.patients} simulated patients; README.md says how, truth.tsv what is true of each"
-    )
+    (folder / STUDY_FILE).write_text(SIMULATED, encoding="utf-8")
+    shutil.copytree(REPOSITORY / "config" / "pyradiomics", folder / "config" / "pyradiomics")
+    print(f"{folder}: {options.patients} simulated patients; README.md says how, truth.tsv what is true of each")
+    print(f"then: hccstudy run {shlex.quote(str(folder))}")
 
 
 def features_command(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from hccstudy import __version__
 from hccstudy.errors import StudyError
 
 STUDY_FILE = "config.yaml"
-SIMULATED = """# The patients of this folder, studied as the demo is: what is not said here is as in config/config.yaml of hccstudy.
+SIMULATED = """# The patients of this folder, studied as the demo is: all else is as in config/config.yaml of hccstudy.
 study: {name: simulated, title: A simulated study of hepatocellular carcinoma}
 cohort: {patients: patients.tsv, images: images.tsv, simulation: null}
 """

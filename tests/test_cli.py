@@ -11,7 +11,7 @@ import pytest
 from hccstudy.cli import main
 from hccstudy.config import REPOSITORY, read_yaml, study_file
 from hccstudy.errors import StudyError
-from hccstudy.launch import check_scheduler, find_profile
+from hccstudy.launch import check_scheduler, find_profile, read_profile
 
 
 def test_init_writes_a_commented_study_that_only_lacks_images(tmp_path, capsys):
@@ -90,6 +90,13 @@ def test_a_profile_is_looked_for_from_here_not_from_the_study(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert find_profile("ours") == tmp_path / "ours"
     assert find_profile("slurm") == REPOSITORY / "config/profiles/slurm"
+
+
+def test_a_profile_that_is_none_is_refused(tmp_path):
+    for text in ("- jobs", "jobs: ["):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(StudyError, match=r"config.yaml: (.|\n)*; expected Snakemake options"):
+            read_profile(tmp_path)
 
 
 def _command(folder, name, text):

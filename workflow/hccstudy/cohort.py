@@ -295,9 +295,8 @@ def _mirrors(predictor: np.ndarray, outcome: np.ndarray) -> bool:
     return all(low[1] < high[0] for low, high in pairwise(spans))
 
 
-def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
-    """What needs the image files: missing ones (notes: these patients will fail and the study goes on) and the same
-    content under two patients or series (a problem: nobody can know which is right)."""
+def check_files(cohort: Cohort, config: Config) -> Problems:
+    """The same content under two patients or series: nobody can know which is right."""
     problems = Problems()
     file = config["cohort"]["images"]
     sizes: dict[int, list[tuple[Any, dict[str, str]]]] = defaultdict(list)
@@ -319,7 +318,7 @@ def check_files(cohort: Cohort, config: Config) -> tuple[Problems, list[str]]:
                 who = f"{earlier['patient']} {earlier['series']} ({earlier['timepoint']})"
                 found = f"the same image as row {earlier_row} ({who})"
                 problems.add(file, found, "an image of its own", row=row, who=values["patient"], column="image")
-    return problems, missing_files(config)
+    return problems
 
 
 def missing_files(config: Config, most: int = 10) -> list[str]:
@@ -455,8 +454,7 @@ def split_cohort(
     if settings["features"]["table"]:
         check_features(cohort, settings)
     else:
-        problems, _ = check_files(cohort, settings)
-        problems.raise_if_any()
+        check_files(cohort, settings).raise_if_any()
     patients = cohort.patients.sort_values("patient")
     columns = list(dict.fromkeys(column for _, column in outcome_columns(settings)))
     clinical = ["patient", "center", *settings["cohort"]["columns"]]
@@ -488,8 +486,8 @@ def check_study(config: Config) -> list[str]:
         features = check_features(cohort, config)
         notes = _feature_notes(features, config) + _check_remaining(cohort, features, config)
     elif not config["cohort"]["simulation"]:  # the workflow draws those images itself
-        problems, notes = check_files(cohort, config)
-        problems.raise_if_any()
+        notes = missing_files(config)
+        check_files(cohort, config).raise_if_any()
         if not any(Path(path).exists() for path in cohort.images["image"]):
             raise StudyError(notes[0])
     roles = config["cohort"]["centers"]

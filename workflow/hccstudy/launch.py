@@ -48,7 +48,7 @@ def launch(profile: Path, arguments: Sequence[str], *, dry_run: bool) -> NoRetur
     if dry_run:
         command.append("--dry-run")
     else:
-        check_scheduler(yaml.safe_load((profile / "config.yaml").read_text("utf-8")), profile.name)
+        check_scheduler(read_profile(profile), profile.name)
         ahead = take_lock(run)
         if ahead:
             print(
@@ -63,13 +63,23 @@ def launch(profile: Path, arguments: Sequence[str], *, dry_run: bool) -> NoRetur
     os.execve(sys.executable, [*command, *arguments], os.environ | {RUN: run})
 
 
+def read_profile(folder: Path) -> dict[str, Any]:
+    """The Snakemake options of a profile."""
+    file = folder / "config.yaml"
+    try:
+        options = yaml.safe_load(file.read_text("utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StudyError(f"{file}: not readable as YAML ({error}); expected Snakemake options") from error
+    if not isinstance(options, dict):
+        raise StudyError(f"{file}: holds {type(options).__name__}; expected Snakemake options, one a line: `jobs: 100`")
+    return options
+
+
 def check_scheduler(profile: Mapping[str, Any], name: str) -> None:
     """StudyError where a cluster's commands are not there, or Slurm does not answer: a run would hang, or lose every job."""
-    cancel = str(
-        profile.get("cluster-generic-cancel-cmd", "")
-    )  # of these one is the command of the submitting line too
-    needed = {"slurm": ["sbatch", "squeue"], "lsf": ["bsub", "bjobs"], "cluster-generic": cancel.split()[:1]}
     executor = profile.get("executor", "local")
+    generic = str(profile.get("cluster-generic-cancel-cmd", "")).split()[:1]  # who has qdel has qsub and qstat
+    needed = {"slurm": ["sbatch", "squeue"], "lsf": ["bsub", "bjobs"], "cluster-generic": generic}
     expected = "a node that submits jobs, with the scheduler's commands in PATH (docs/clusters.md)"
     for command in needed.get(executor, []):
         if not shutil.which(command):
@@ -78,11 +88,11 @@ def check_scheduler(profile: Mapping[str, Any], name: str) -> None:
         return
     try:
         asked = subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True, timeout=SLOW)
-        said = "" if asked.returncode == 0 else asked.stderr.strip().splitlines()[-1:] or ["nothing"]
+        said = asked.stderr.strip().rsplit("\n", 1)[-1].removeprefix("squeue: ") if asked.returncode else None
     except subprocess.TimeoutExpired:
-        said = [f"nothing in {SLOW} s"]
-    if said:
-        raise StudyError(f"profile {name}: Slurm does not answer (squeue: {said[0]}); expected {expected}")
+        said = f"nothing in {SLOW} s"
+    if said is not None:
+        raise StudyError(f"profile {name}: Slurm does not answer (squeue: {said}); expected {expected}")
 
 
 def take_lock(run: str) -> list[Path]:

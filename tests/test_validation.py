@@ -191,6 +191,25 @@ def test_a_horizon_beyond_follow_up_is_refused_and_the_others_are_given() -> Non
     assert set(tables["net_benefit"]["horizon"]) == {12}
 
 
+def test_events_at_a_horizon_are_those_by_then_whether_refused_or_not() -> None:
+    scores, truth = cohort("survival", {"A": 100, "B": 12})
+    tables = evaluate(labelled(scores, truth, "cross-validated"), SETTINGS["survival"])
+    metrics = tables["metrics"]
+    for center in ("A", "B"):
+        of = truth[truth["center"] == center]
+        for horizon in (12, 24.5):
+            known = int(((of["death"] == 1) & (of["os_months"] <= horizon)).sum())
+            rows = metrics[(metrics["center"] == center) & (metrics["horizon"] == horizon)]
+            assert set(rows["events"]) == {known}
+    assert metrics[metrics["center"] == "B"]["method"].str.startswith("refused").any()
+    scores, truth = cohort("survival", {"B": 12, "C": 10})
+    inside = row(
+        evaluate(labelled(scores, truth, "cross-validated"), SETTINGS["survival"]), "auc_t", "within-center", horizon=12
+    )
+    assert inside["method"] == "refused: it was refused in every center"
+    assert inside["events"] == ((truth["death"] == 1) & (truth["os_months"] <= 12)).sum() < truth["death"].sum()
+
+
 def test_a_model_that_only_knows_the_center_is_unmasked_within_centers() -> None:
     rng = np.random.default_rng(8)
     scores, truth = cohort("binary", {"A": 100, "B": 100})

@@ -2,6 +2,7 @@
 
     .venv/bin/python tests/benchmarks/scaling.py --patients 100 1000 10000 --write docs/scaling.md     # 15 minutes
     .venv/bin/python tests/benchmarks/scaling.py --disk 10000 --write docs/scaling.md                  # minutes
+    .venv/bin/python tests/benchmarks/scaling.py --memory 100 400 1000 --write docs/scaling.md         # minutes
     .venv/bin/python tests/benchmarks/scaling.py --slurm --write docs/scaling.md                       # root, Debian; 15 minutes
 
 Images are stubs (two series of 12 x 12 x 12 voxels a patient), so that what is measured is everything but the imaging: the real
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -116,14 +118,15 @@ def make_cohort(folder: Path, patients: int) -> None:
     configure(folder)
 
 
-def _write(array: np.ndarray, path: Path) -> None:
+def _write(array: np.ndarray, path: Path, spacing: tuple[float, float, float] = (3, 3, 3)) -> None:
     image = sitk.GetImageFromArray(array)
-    image.SetSpacing((3, 3, 3))
+    image.SetSpacing(spacing)
     sitk.WriteImage(image, str(path))
 
 
-def configure(folder: Path, **cohort: object) -> None:
-    (folder / "config.yaml").write_text(yaml.safe_dump(STUDY | {"cohort": STUDY["cohort"] | cohort}))
+def configure(folder: Path, changes: Mapping[str, object] | None = None, **cohort: object) -> None:
+    study = STUDY | {"cohort": STUDY["cohort"] | cohort} | dict(changes or {})
+    (folder / "config.yaml").write_text(yaml.safe_dump(study))
 
 
 def hccstudy(folder: Path, *arguments: str) -> Cost:
@@ -173,6 +176,48 @@ def scale(counts: list[int], place: Path) -> str:
         "patient | rerun with nothing to do | results without images |"
     )
     return "\n".join([head, "|" + "---|" * 10, *rows])
+
+
+def memory(slices: list[int], place: Path) -> str:
+    """The largest process of each stage for one patient whose CT has 512 x 512 x `slices` voxels, against what its job asks for.
+
+    0.8 x 0.8 x 1 mm on the 1 mm grid, a tumor of 80 mm with its ring, the parameters of `hccstudy init`.
+    """
+    stages = ("imports", "preprocess", "regions", "features")
+    rows = []
+    for count in slices:
+        folder = place / f"scale-memory-{count}"
+        shutil.rmtree(folder, ignore_errors=True)
+        make_cohort(folder, 60)
+        rng = np.random.default_rng(count)
+        z, y, x = np.ogrid[:count, :512, :512]
+        tumor = ((z - count / 2) ** 2 + (0.8 * (y - 256)) ** 2 + (0.8 * (x - 256)) ** 2 < 40**2).astype(np.uint8)
+        voxels = rng.integers(-100, 200, tumor.shape, dtype=np.int16) + 50 * tumor
+        table = pd.read_csv(folder / "images.tsv", sep="\t")
+        for column, array in (("image", voxels), ("mask", tumor)):
+            table.loc[0, column] = f"images/large_{column}.nii"
+            _write(array, folder / table.loc[0, column], (0.8, 0.8, 1))
+        table.to_csv(folder / "images.tsv", sep="\t", index=False)
+        shutil.copyfile(REPOSITORY / "config/pyradiomics/ct.yaml", folder / "first.yaml")
+        series = {"modality": "CT", "spacing": [1, 1, 1], "window": [-200, 400], "parameters": "first.yaml"}
+        configure(folder, {"series": {SERIES[0]: series}, "regions": {"rings": {"ring": [0, 10]}}}, batch_size=1)
+        patients = pd.read_csv(folder / "patients.tsv", sep="\t")["patient"]
+        (batch,) = (
+            name for name, members in assign_batches(list(patients), 1).items() if table.loc[0, "patient"] in members
+        )
+        peaks = []
+        for stage in stages:
+            file = f"results/{stage}/{batch}.{'parquet' if stage == 'features' else 'tsv'}"
+            peaks.append(hccstudy(folder, "--cores", "1", "--target", file).peak_mb)
+        asked = 1500 + 15 * (voxels.nbytes // 10**6)  # memory_mb of workflow/rules/common.smk
+        rows.append(
+            f"| 512 x 512 x {count:,} ({voxels.nbytes / 1e6:,.0f} MB) | "
+            + " | ".join(f"{peak:,.0f} MB" for peak in peaks)
+            + f" | {asked:,} MB |"
+        )
+        print(rows[-1], flush=True)
+        shutil.rmtree(folder)
+    return "\n".join([f"| CT | {' | '.join(stages)} | asked for |", "|" + "---|" * (len(stages) + 2), *rows])
 
 
 def feature_disk(patients: int, place: Path) -> str:
@@ -255,6 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, nargs="+", default=[])
     parser.add_argument("--disk", type=int, help="patients whose features are written")
+    parser.add_argument("--memory", type=int, nargs="+", default=[], help="slices of a CT")
     parser.add_argument("--slurm", action="store_true", help="measure what a patient costs on a real Slurm")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--write", help="Markdown file whose blocks are replaced")
@@ -268,6 +314,10 @@ def main() -> None:
         print(text)
         if options.write:
             replace_block(options.write, "disk", text)
+    if options.memory:
+        text = memory(options.memory, options.folder)
+        if options.write:
+            replace_block(options.write, "memory", text)
     if options.slurm:
         text = on_slurm(options.folder)
         if options.write:

@@ -126,7 +126,9 @@ def within_centers(sheets: dict[str, Sheet]) -> Sheet:
         found = {name: sheet.drawn.get((metric, horizon)) for name, sheet in sheets.items()}
         used = [part for part in found.values() if part is not None]
         if not used:
-            result.refuse([metric], "it was refused in every center", horizon=horizon)
+            rows = (row for sheet in sheets.values() for row in sheet.tables["metrics"])
+            events = _sum(row["events"] for row in rows if (row["metric"], row["horizon"]) == (metric, horizon))
+            result.refuse([metric], "it was refused in every center", horizon=horizon, events=events)
             continue
         values = np.average([part.values for part in used], axis=0, weights=[part.n for part in used])
         method = f"mean of {len(used)} centers weighted by n"

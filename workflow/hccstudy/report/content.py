@@ -342,7 +342,8 @@ def performance(
                 n, events = _counts(chosen)
                 when = {} if horizon is None else {f"Horizon ({definition['unit']})": f"{horizon:g}"}
                 values = {NAMES.get(name, name): _value(chosen, name) for name in present}
-                rows.append({"Evaluated in": label, "Model": model, **when, "n": n, "Events": events, **values})
+                counted = "Events" if horizon is None else "Events by the horizon"
+                rows.append({"Evaluated in": label, "Model": model, **when, "n": n, counted: events, **values})
     return pd.DataFrame(rows)
 
 

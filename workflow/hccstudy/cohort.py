@@ -321,6 +321,13 @@ def check_files(cohort: Cohort, config: Config) -> Problems:
     return problems
 
 
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a name that no disk can hold
+        return False
+
+
 def missing_files(config: Config, most: int = 10) -> list[str]:
     """Notes on images and masks that are not there, also of a table with other problems."""
     file, notes = config["cohort"]["images"], []
@@ -331,11 +338,11 @@ def missing_files(config: Config, most: int = 10) -> list[str]:
     except StudyError:
         return []
     images = [path for path in table.get("image", []) if path]
-    if images and not any(Path(path).exists() for path in images):
+    if images and not any(_is_there(path) for path in images):
         return [f"{file}: none of the {len(images)} images is there; expected paths relative to {Path.cwd()}"]
     for row, values in zip(table.index, table.to_dict("records"), strict=True):
         for column in PATHS:
-            if values.get(column) and not Path(values[column]).exists():
+            if values.get(column) and not _is_there(values[column]):
                 text = f"{file} row {row} ({values.get('patient', '')}): {column} {values[column]} is missing"
                 notes.append(f"{text}; this patient will fail and the study goes on")
     rest = [f"... and {len(notes) - most} more files are missing"] if len(notes) > most else []

@@ -141,13 +141,15 @@ class Progress:
         if sum(self.finished.values()) < sum(self.planned.values()):
             return "not finished: what went wrong is said above; run again once it is mended, what is done stays done"
         words = [f"finished in {_duration(now - self.began)}"]
-        if LEDGER.is_file():
+        if (
+            self.planned["collect_ledger"] + self.planned["write_report"] and LEDGER.is_file()
+        ):  # of this run, not an older one
             lines = read_ledger([LEDGER])
             lost = {
                 status: lines.loc[lines["status"] == status, "patient"].nunique() for status in ("excluded", "failed")
             }
             words.append(f"patients excluded {lost['excluded']:,}, failed {lost['failed']:,}: {LEDGER.absolute()}")
-        if REPORT.is_file():
+        if self.planned["write_report"] and REPORT.is_file():
             words.append(f"report: {REPORT.absolute()}")
         return " · ".join(words)
 

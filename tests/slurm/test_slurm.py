@@ -222,6 +222,7 @@ def runs(cluster, study, tmp_path_factory):
     cluster.script("start")  # the node is back
     clock.tell("cancel and lost node")
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell started these tests with & it is ignored
     interrupted = on_slurm(clean)
     wait_for("a job to interrupt", interrupted, lambda: running(clean, "", 1))
     os.kill(interrupted.pid, signal.SIGINT)

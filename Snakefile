@@ -37,7 +37,6 @@ localrules:
     figures,
     report,
     split_cohort,
-    collect_acquisition,
     collect_ledger,
     record_provenance,
 

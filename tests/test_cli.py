@@ -90,10 +90,13 @@ def test_a_profile_is_looked_for_from_here_not_from_the_study(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert find_profile("ours") == tmp_path / "ours"
     assert find_profile("slurm") == REPOSITORY / "config/profiles/slurm"
+    monkeypatch.chdir("ours")
+    with pytest.raises(StudyError, match="no profile ''"):  # an unset variable of a shell
+        find_profile("")
 
 
 def test_a_profile_that_is_none_is_refused(tmp_path):
-    for text in ("- jobs", "jobs: ["):
+    for text in ("- jobs", "jobs: [", "", "jobs: 2024-13-45"):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(StudyError, match=r"config.yaml: (.|\n)*; expected Snakemake options"):
             read_profile(tmp_path)
@@ -106,22 +109,48 @@ def _command(folder, name, text):
 
 def test_a_scheduler_that_is_not_there_is_said_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    profiles = {name: read_yaml(REPOSITORY / f"config/profiles/{name}/config.yaml") for name in ("slurm", "lsf", "pbs")}
+
+    def check(name):
+        folder = find_profile(name)
+        options = read_profile(folder)
+        check_scheduler(options.get("executor"), folder, options)
+
     for name, command in (("slurm", "sbatch"), ("lsf", "bsub"), ("pbs", "qdel")):
         with pytest.raises(StudyError, match=f"profile {name}: no command {command} here; expected a node that"):
-            check_scheduler(profiles[name], name)
+            check(name)
         _command(tmp_path, command, "exit 0")
-    check_scheduler(profiles["pbs"], "pbs")
-    check_scheduler({"cores": "all"}, "local")
+    check("pbs")
+    check("local")
     _command(tmp_path, "squeue", "exit 0")
-    check_scheduler(profiles["slurm"], "slurm")
+    check("slurm")
     _command(tmp_path, "squeue", "echo Unable to contact slurm controller >&2; exit 1")
     with pytest.raises(StudyError, match=r"profile slurm: Slurm does not answer .*Unable to contact"):
-        check_scheduler(profiles["slurm"], "slurm")
+        check("slurm")
     monkeypatch.setattr("hccstudy.launch.SLOW", 0.2)
     _command(tmp_path, "squeue", "exec /bin/sleep 20")
     with pytest.raises(StudyError, match=r"squeue: nothing in 0\.2 s"):
-        check_scheduler(profiles["slurm"], "slurm")
+        check("slurm")
+
+
+@pytest.mark.parametrize("cancel", ["~/our cancel.sh", "$OURS/our cancel.sh", "our cancel.sh", None])
+def test_a_cancel_command_of_ones_own_is_found_as_snakemake_finds_it(tmp_path, monkeypatch, cancel):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OURS", str(tmp_path))
+    _command(tmp_path, "our cancel.sh", "exit 0")
+    check_scheduler("cluster-generic", tmp_path, {"cluster-generic-cancel-cmd": cancel})
+
+
+def test_an_executor_of_the_command_line_is_the_one_that_is_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("os.execve", lambda *_: None)
+    simulate = ["simulate", str(tmp_path / "s"), "--patients", "12"]
+    assert main(simulate) == 0
+    assert "note: too few patients to be studied as config.yaml says" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["--executor", "slurm"], ["--executor=slurm"], ["-e", "slurm"], ["--profile", "slurm"]):
+        assert main(["run", str(tmp_path / "s"), *arguments]) == 1
+        assert "no command sbatch here" in capsys.readouterr().err
+    assert main(["run", str(tmp_path / "s"), "--profile", "slurm", "--executor", "local"]) == 0
 
 
 def test_simulate_writes_a_study_with_its_truth_that_is_ready_to_run(tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,43 @@ def test_files_that_are_missing_are_said_beside_other_problems(study):
     assert missing_files(config) == [
         f"images.tsv: none of the {len(images)} images is there; expected paths relative to {Path.cwd()}"
     ]
+
+
+def test_files_of_series_that_are_ignored_are_not_missed(study):
+    _, images, _, save = study
+    images.loc[len(images)] = images.loc[0].to_dict() | {"series": "arterial", "image": "nowhere.nii.gz"}
+    (note,) = check_study(save())
+    assert "1 rows of series arterial (baseline), which the configuration does not have, are ignored" in note
+    for path in images["image"]:
+        Path(path).unlink(missing_ok=True)
+    Path("nowhere.nii.gz").touch()
+    assert "none of the 60 images is there" in problems(save)
+
+
+def test_a_table_without_rows_is_refused_whatever_is_done_with_repeats(study):
+    _, images, overlay, save = study
+    config = save(overlay | {"stability": {"method": "readers"}})
+    images[:0].to_csv("images.tsv", sep="\t", index=False)
+    with pytest.raises(StudyError, match=r"images.tsv: no row; expected one row a series and reader"):
+        check_study(config)
+
+
+def test_a_folder_that_may_not_be_read_costs_its_patient_only(study):
+    _, images, _, save = study
+    Path("closed").mkdir()
+    images.loc[2, "image"] = "closed/P02.nii.gz"
+    config, user = save(), os.geteuid()
+    check_study(config)
+    Path().chmod(0o755)
+    Path("closed").chmod(0)
+    os.seteuid(user or 65534)  # root may read everything
+    try:
+        (note,) = check_study(config)
+        assert "row 4 (P02): image closed/P02.nii.gz is missing" in note
+        assert voxels_mb("closed/P02.nii.gz") == 0
+    finally:
+        os.seteuid(user)
+        Path("closed").chmod(0o700)
 
 
 def test_a_misspelt_series_is_noticed_with_who_loses_it(study):

@@ -4,6 +4,7 @@ text in pictures is flagged; a crate holds what may be shared."""
 from __future__ import annotations
 
 import errno
+import fnmatch
 import json
 import os
 import re
@@ -152,9 +153,9 @@ def test_provenance_names_inputs_images_models_and_environments(study):
 
     told = read_json(study / "results/provenance.json")
     assert told["inputs"] == {name: sha256(study / name) for name in ("patients.tsv", "images.tsv", "plain.yaml")}
-    models = {path.parent: path for path in study.glob("results/models/*/*/model.skops")}
-    assert told["models"] == {f"mvi/{folder.name}": sha256(path) for folder, path in models.items()}
-    assert set(told["models"]) == {"mvi/clinical", "mvi/radiomics"}
+    assert told["results"] == {name: sha256(study / name) for name in told["results"]}
+    models = {str(path.relative_to(study)) for path in study.glob("results/models/*/*/model.skops")}
+    assert {name for name in told["results"] if name.endswith(".skops")} == models and len(models) == 2
     imported = pd.concat([read_table(path) for path in study.glob("results/imports/b*.tsv")])
     assert told["images"]["images"] == told["images"]["masks"] == len(imported)
     assert len(told["environments"]) == 1
@@ -259,8 +260,9 @@ def test_the_same_study_and_date_give_the_same_crate(study, tmp_path):
 def test_every_result_is_either_shared_or_of_patients_or_work(study):
     """A new table must be put on one side or the other; results/README says nothing about it by accident."""
     results = study / "results"
-    patterns = [pattern.replace("{of}", "*/*") for pattern in (*SHARED, *OF_PATIENTS)]
-    named = {path for pattern in patterns for path in study.glob(pattern)}
+    patterns, last = (*SHARED, *OF_PATIENTS), ("provenance.json", "environments.json", "report/index.html")
+    known = read_json(study / "results/provenance.json")["results"]
+    named = {study / name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
     work = ("logs", "benchmarks", "imports", "preprocess", "regions", "features", "stability", "ledger")
     rest = [
         str(path.relative_to(results))
@@ -268,24 +270,25 @@ def test_every_result_is_either_shared_or_of_patients_or_work(study):
         if path.is_file()
         and path not in named
         and path.name != ".lock"
+        and str(path.relative_to(results)) not in last
         and path.relative_to(results).parts[0] not in work
     ]
     assert rest == []
-    assert all(any(study.glob(pattern)) for pattern in patterns), "a pattern that nothing matches"
+    assert all(fnmatch.filter(known, pattern) for pattern in patterns), "a pattern that nothing matches"
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda s: _touch(s / "results/models/mvi/radiomics/model.skops"), "model.skops: is not the model of the run"),
+        (lambda s: _touch(s / "results/models/mvi/radiomics/model.skops"), "model.skops: is not the file of the run"),
         (lambda s: _touch(s / "plain.yaml"), "plain.yaml: is not the file of the run"),
         (lambda s: _touch(s / "patients.tsv"), "patients.tsv: is not the file of the run"),
         (lambda s: small_study.configure(s, validation={"bootstrap": 60}), "config.yaml: has changed since the run"),
         (lambda s: (s / "results/report/index.html").unlink(), "expected a study whose run has ended"),
-        (lambda s: _edit(s / "results/models/mvi/clinical/card.json"), "card.json: was changed after it was written"),
+        (lambda s: _edit(s / "results/models/mvi/clinical/card.json"), "card.json: is not the file of the run"),
         (
-            lambda s: (s / "results/predictions/mvi/clinical.tsv").unlink(),
-            "predictions/mvi/clinical.tsv: no such file; expected every result of the run",
+            lambda s: (s / "results/validation/mvi/clinical/metrics.tsv").unlink(),
+            "validation/mvi/clinical/metrics.tsv: is not the file of the run",
         ),
     ],
 )
@@ -295,6 +298,17 @@ def test_a_study_that_was_changed_after_its_run_is_not_packed(study, tmp_path, c
     assert main(["crate", str(copy), "--out", str(tmp_path / "crate")]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "crate").exists()
+
+
+def test_what_is_not_packed_may_be_gone_and_what_is_of_no_run_is_not_packed(study, tmp_path):
+    copy = shutil.copytree(study, tmp_path / "study", ignore=shutil.ignore_patterns("pacs", ".snakemake", "imports"))
+    (copy / "results/predictions/mvi/clinical.tsv").unlink()
+    old = copy / "results/validation/old/comparisons.tsv"
+    old.parent.mkdir()
+    old.touch()
+    out = tmp_path / "crate"
+    assert main(["crate", str(copy), "--out", str(out)]) == 0
+    assert (out / "results/validation/mvi/comparisons.tsv").is_file() and not (out / "results/validation/old").exists()
 
 
 def _touch(path: Path) -> None:
@@ -314,6 +328,7 @@ def test_a_crate_overwrites_nothing_and_wants_a_date_and_an_address(study, crate
     assert "--date is '2.1.2026'; expected YYYY-MM-DD" in capsys.readouterr().err
     assert main(["crate", str(study), "--out", str(tmp_path / "x"), "--license", "CC BY"]) == 1
     assert "--license is 'CC BY'; expected the address of a license" in capsys.readouterr().err
+    assert main(["crate", str(study), "--out", str(tmp_path / "x"), "--license", "https://"]) == 1
 
 
 # ---------------------------------------------------------------- the rules, one by one

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from hccstudy import progress
@@ -112,7 +113,7 @@ def test_durations(seconds, text):
 def display(study, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    handler = LogHandler(SimpleNamespace(), None)
+    handler = LogHandler(SimpleNamespace(quiet=None), None)
     yield handler, stream
     handler.close()
 
@@ -204,7 +205,8 @@ def test_the_last_words_tell_how_a_run_ended_and_where_to_read_on(study):
     state = planned(train_model=2)
     state.start(1, "train_model", "", 100.0)
     state.finish(1, 110.0)
-    assert state.end(160.0).startswith("not finished")
+    assert state.end(160.0, told=True).startswith("not finished: what went wrong is said above")
+    assert state.end(160.0, told=False).startswith("stopped from outside")
     state.start(2, "train_model", "", 110.0)
     state.finish(2, 160.0)
     Path("results/ledger").mkdir(parents=True)
@@ -213,10 +215,10 @@ def test_the_last_words_tell_how_a_run_ended_and_where_to_read_on(study):
     Path("results/ledger/ledger.tsv").write_text("patient\tcenter\tstage\tstatus\treason\tdetail\n" + lines)
     Path("results/report").mkdir()
     Path("results/report/index.html").touch()
-    assert state.end(160.0) == "finished in 1 min"  # what is there is of an older run
+    assert state.end(160.0, told=False) == "finished in 1 min"  # what is there is of an older run
     state.planned["write_report"] += 1
     state.finished["write_report"] += 1
-    said = state.end(160.0)
+    said = state.end(160.0, told=True)
     assert "excluded 1, failed 1: " in said and str(study / "results/ledger/ledger.tsv") in said
     assert said.endswith(f"report: {study / 'results/report/index.html'}")
 
@@ -228,7 +230,18 @@ def test_jobs_that_an_interruption_ends_have_not_failed(display):
     fail(handler, 1, "train_model", "card.json", "b0.log")
     assert stream.getvalue() == "interrupted: ending the jobs that run\n"
     assert handler.progress.failed_jobs == set()
-    assert handler.progress.end(0.0).startswith("interrupted")
+    assert handler.progress.end(0.0, told=False).startswith("interrupted")
+
+
+def test_who_asks_for_no_progress_gets_none(study, monkeypatch):
+    """Snakemake tells of no finished job then, so that nothing could be counted."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    handler = LogHandler(SimpleNamespace(quiet={Quietness.PROGRESS}), None)
+    tell(handler, LogEvent.RUN_INFO, "Job stats", stats={"train_model": 1, "total": 1})
+    start(handler, 1, "train_model")
+    handler.close()
+    assert stream.getvalue() == "Job stats\n"
 
 
 def test_problems_of_a_study_are_told_without_snakemakes_frame(display):

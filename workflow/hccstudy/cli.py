@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--profile", default="local", help="local, slurm, lsf, sge, pbs, or the folder of a Snakemake profile"
     )
-    run.add_argument("--dry-run", "-n", action="store_true", help="show what would run")
+    run.add_argument("--dry-run", "--dryrun", "-n", action="store_true", help="show what would run")
     run.add_argument("--target", "-t", action="append", default=[], help="features, figures, report or a file")
     run.set_defaults(command=run_study)
 
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     crate.set_defaults(command=crate_command)
 
     simulate = commands.add_parser(
-        "simulate", help="make a simulated cohort with its known truth, as a study that is ready to run"
+        "simulate", help="make a simulated cohort with its known truth, as a study ready to run (from 70 patients on)"
     )
     simulate.add_argument("folder", help="where to write it")
     simulate.add_argument("--patients", type=int, default=120)
@@ -324,7 +325,8 @@ def crate_command(options: argparse.Namespace) -> None:
 
 
 def simulate_command(options: argparse.Namespace) -> None:
-    from hccstudy.config import REPOSITORY
+    from hccstudy.cohort import check_study
+    from hccstudy.config import REPOSITORY, load_config, read_yaml
     from hccstudy.simulate import simulate_study
 
     folder = Path(options.folder)
@@ -333,7 +335,13 @@ def simulate_command(options: argparse.Namespace) -> None:
     (folder / STUDY_FILE).write_text(SIMULATED, encoding="utf-8")
     shutil.copytree(REPOSITORY / "config" / "pyradiomics", folder / "config" / "pyradiomics")
     print(f"{folder}: {options.patients} simulated patients; README.md says how, truth.tsv what is true of each")
-    print(f"then: hccstudy run {shlex.quote(str(folder))}")
+    with contextlib.chdir(folder):
+        try:
+            check_study(load_config(read_yaml(Path(STUDY_FILE)), name=STUDY_FILE))
+        except StudyError as error:
+            print(f"note: too few patients to be studied as {STUDY_FILE} says: {error}")
+        else:
+            print(f"then: hccstudy run {shlex.quote(str(folder))}")
 
 
 def features_command(options: argparse.Namespace) -> int:

@@ -93,8 +93,9 @@ def voxels_mb(path: str) -> int:
 def _statuses(path: str) -> list[os.stat_result]:
     """Of a file and what belongs to it, or of all files below a folder, by name. Ten thousand patients have millions of
     DICOM files, so each is asked once, and nothing is opened."""
-    if Path(path).is_dir():
-        return [status for _, status in sorted(_below(path), key=lambda item: item[0])]
+    with contextlib.suppress(PermissionError):  # the import will say so
+        if Path(path).is_dir():
+            return [status for _, status in sorted(_below(path), key=lambda item: item[0])]
     stem = path.removesuffix(".gz").rsplit(".", 1)[0]
     endings = [".json", ".raw", ".zraw"] if path.endswith(".mhd") else [".json"]
     found = []
@@ -199,9 +200,8 @@ def _check_repeats(patients: pd.DataFrame, images: pd.DataFrame, config: Config,
     if config["features"]["repeats"]:
         repeated = set(read_text_table(config["features"]["repeats"]).get("patient", [])) & set(inside)
     elif rules["method"] == "readers":
-        known = [(rules["timepoint"], name) for name, rules in config["series"].items()]
-        used = images[[key in known for key in zip(images["timepoint"], images["series"], strict=True)]]
-        readers = used.groupby(["patient", "timepoint", "series"])["reader"].nunique().groupby("patient").max()
+        series = _of_study(images, config).groupby(["patient", "timepoint", "series"])
+        readers = series["reader"].nunique().groupby("patient").max()
         repeated = set(readers.index[readers > 1]) & set(inside)
     share = (1 - 1 / resampling["folds"]) * (1 - 1 / resampling["inner_folds"])
     needed = math.ceil((MINIMUM_REPEATED + 2) / share)  # two to spare for patients who are lost on the way
@@ -220,6 +220,13 @@ def _check_repeats(patients: pd.DataFrame, images: pd.DataFrame, config: Config,
         found = f"{len(repeated)} development patients with masks of two readers (stability.method: readers)"
         expected = f"at least {needed}, so that every inner fold trains on {MINIMUM_REPEATED}"
         problems.add(config["cohort"]["images"], found, f"{expected}, or stability: {{method: perturbation}}")
+
+
+def _of_study(images: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """The rows of series that the configuration has."""
+    known = {(rules["timepoint"], name) for name, rules in config["series"].items()}
+    used = [key in known for key in zip(images["timepoint"], images["series"], strict=True)]
+    return images[np.array(used, dtype=bool)]
 
 
 def _some(names: list[str], most: int = 5) -> str:
@@ -302,9 +309,11 @@ def check_files(cohort: Cohort, config: Config) -> Problems:
     sizes: dict[int, list[tuple[Any, dict[str, str]]]] = defaultdict(list)
     for row, values in zip(cohort.images.index, cohort.images.to_dict("records"), strict=True):
         path = Path(values["image"])
+        if not (_is_there(values["image"]) and os.access(path, os.R_OK)):
+            continue  # said by `missing_files`, or by the import
         if path.is_file():
             sizes[path.stat().st_size].append((row, values))
-        elif path.is_dir():
+        else:
             sizes[sum(item.stat().st_size for item in files_below(path))].append((row, values))
     for alike in sizes.values():
         if len({values["image"] for _, values in alike}) < 2 and len({values["patient"] for _, values in alike}) < 2:
@@ -324,12 +333,12 @@ def check_files(cohort: Cohort, config: Config) -> Problems:
 def _is_there(path: str) -> bool:
     try:
         return Path(path).exists()
-    except OSError:  # a name that no disk can hold
+    except OSError:  # a name that no disk can hold, a folder that may not be read
         return False
 
 
 def missing_files(config: Config, most: int = 10) -> list[str]:
-    """Notes on images and masks that are not there, also of a table with other problems."""
+    """Notes on images and masks of the study that are not there, also of a table with other problems."""
     file, notes = config["cohort"]["images"], []
     if not file or config["cohort"]["simulation"] or not Path(file).is_file():
         return []
@@ -337,6 +346,9 @@ def missing_files(config: Config, most: int = 10) -> list[str]:
         table = read_text_table(file)
     except StudyError:
         return []
+    if "series" in table:
+        times = [time or "baseline" for time in table.get("timepoint", [""] * len(table))]
+        table = _of_study(table.assign(timepoint=times), config)
     images = [path for path in table.get("image", []) if path]
     if images and not any(_is_there(path) for path in images):
         return [f"{file}: none of the {len(images)} images is there; expected paths relative to {Path.cwd()}"]
@@ -485,17 +497,14 @@ def check_study(config: Config) -> list[str]:
     """Everything that can be known in seconds; returns notes, raises StudyError with all problems."""
     cohort = read_cohort(config)
     check_design(cohort, config)
-    table = config["cohort"]["images"]
-    if table and not len(cohort.images):
-        raise StudyError(f"{table}: no row; expected one row a series and reader")
     notes: list[str] = []
-    if not table:
+    if not config["cohort"]["images"]:
         features = check_features(cohort, config)
         notes = _feature_notes(features, config) + _check_remaining(cohort, features, config)
     elif not config["cohort"]["simulation"]:  # the workflow draws those images itself
         notes = missing_files(config)
         check_files(cohort, config).raise_if_any()
-        if not any(Path(path).exists() for path in cohort.images["image"]):
+        if not any(map(_is_there, _of_study(cohort.images, config)["image"])):
             raise StudyError(notes[0])
     roles = config["cohort"]["centers"]
     counts = {role: int(cohort.patients["center"].isin(roles[role]).sum()) for role in ("development", "external")}

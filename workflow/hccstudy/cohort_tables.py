@@ -210,6 +210,8 @@ def read_images(config: Config, patients: pd.DataFrame, problems: Problems, note
             if column in rules["required"]:
                 problems.add(file, f"no column {column!r}; it has {', '.join(raw.columns)}", f"a column {column!r}")
             raw[column] = ""
+    if not len(raw):
+        problems.add(file, "no row", "one row a series and reader")
     raw.loc[raw["timepoint"] == "", "timepoint"] = "baseline"
     ids = set(patients["patient"])
     known = {(rule["timepoint"], name) for name, rule in config["series"].items()}

@@ -6,8 +6,10 @@ nothing leaves by accident: no image, no log, no key file, and tables with a row
 
 from __future__ import annotations
 
+import fnmatch
 import mimetypes
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -18,7 +20,6 @@ from typing import Any
 
 from hccstudy.config import load_config, read_yaml
 from hccstudy.errors import StudyError
-from hccstudy.models.frozen import read_card
 from hccstudy.tables import digest, file_digest, files_below, read_json, write_json
 
 Entity = dict[str, Any]
@@ -26,24 +27,20 @@ Entity = dict[str, Any]
 PROVENANCE = "results/provenance.json"
 REPORT = "results/report/index.html"
 METADATA = "ro-crate-metadata.json"
-# below the study folder; {of}: endpoint/model, each of which must have some
+# results by their path below the study folder; * also takes a /
 SHARED = (
-    PROVENANCE,
-    "results/environments.json",
-    REPORT,
     "results/figures/*",
     "results/ledger/flow.tsv",
     "results/harmonize/parameters.json",
     "results/harmonize/features.tsv",
     "results/harmonize/centers.tsv",
     "results/stability/icc.tsv",
-    "results/models/{of}/model.skops",
-    "results/models/{of}/card.json",
-    "results/models/{of}/coefficients.tsv",
-    "results/models/{of}/tuning.tsv",
-    "results/internal/{of}/*.tsv",
-    "results/validation/*/comparisons.tsv",
-    "results/validation/{of}/*.tsv",
+    "results/models/*/model.skops",
+    "results/models/*/card.json",
+    "results/models/*/coefficients.tsv",
+    "results/models/*/tuning.tsv",
+    "results/internal/*.tsv",
+    "results/validation/*.tsv",
 )
 OF_PATIENTS = (
     "results/cohort/*.tsv",
@@ -52,8 +49,8 @@ OF_PATIENTS = (
     "results/features/features.parquet",
     "results/stability/repeats.parquet",
     "results/harmonize/embedding.tsv",
-    "results/models/{of}/oof.tsv",
-    "results/predictions/{of}.tsv",
+    "results/models/*/oof.tsv",
+    "results/predictions/*.tsv",
 )
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
@@ -76,20 +73,21 @@ def write_crate(
     """Pack the finished study of `folder` into `out` (a new folder, or a .zip file) and return the number of files.
 
     `patient_data` adds the tables with a row a patient. `published` is the date of publication (YYYY-MM-DD, default: today);
-    with it, the same study gives the same bytes. Raises StudyError where the study is not finished, lacks a result, was
-    changed after its run, or holds a model that is not the one of its card.
+    with it, the same study gives the same bytes. Raises StudyError where the study is not finished, or where its inputs,
+    its configuration or a result to pack are not those of the run any more.
     """
     try:
         day = date.fromisoformat(published).isoformat() if published else date.today().isoformat()
     except ValueError as error:
         raise StudyError(f"--date is {published!r}; expected YYYY-MM-DD") from error
-    if license_url and not license_url.startswith(("https://", "http://")):
+    if license_url and not re.fullmatch(r"https?://[^\s/]\S*", license_url, re.IGNORECASE):
         example = "https://creativecommons.org/licenses/by/4.0/"
         raise StudyError(f"--license is {license_url!r}; expected the address of a license, such as {example}")
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise StudyError(f"{out}: is there already; expected a new folder or .zip file")
     provenance = _checked(folder)
     files = _chosen(folder, provenance, patient_data)
+    _check_hashes(folder, {name: sha256 for name, sha256 in provenance["results"].items() if name in files})
     metadata = describe(files, provenance, day, license_url)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".crate-", dir=out.parent) as scratch:
@@ -110,47 +108,37 @@ def write_crate(
 
 
 def _checked(folder: Path) -> dict[str, Any]:
-    """The provenance of a finished study, after proof that inputs, configuration and models are those that it tells of."""
+    """The provenance of a finished study, after proof that inputs and configuration are those that it tells of."""
     for name in (PROVENANCE, REPORT):
         if not (folder / name).is_file():
             raise StudyError(f"{folder}: no {name}; expected a study whose run has ended (`hccstudy run {folder}`)")
     provenance: dict[str, Any] = read_json(folder / PROVENANCE)
-    if "models" not in provenance:
-        raise StudyError(f"{folder / PROVENANCE}: knows no models; it is of an earlier hccstudy: run the study again")
-    for path, sha256 in (provenance["inputs"] | provenance["feature_tables"]).items():
-        file = folder / path
-        if not file.is_file() or file_digest(file) != sha256:
-            raise StudyError(
-                f"{file}: is not the file of the run (SHA-256 {sha256[:12]}...); expected it, or a new run"
-            )
+    if "results" not in provenance:
+        raise StudyError(f"{folder / PROVENANCE}: knows no results; it is of an earlier hccstudy: run the study again")
+    _check_hashes(folder, provenance["inputs"] | provenance["feature_tables"])
     if (folder / "config.yaml").is_file():
         config = load_config(read_yaml(folder / "config.yaml"), name="config.yaml")
         if digest(config) != provenance["config_sha256"]:
             raise StudyError(
                 f"{folder / 'config.yaml'}: has changed since the run; expected that of the run, or a new run"
             )
-    for name, sha256 in provenance["models"].items():
-        for pattern in (*SHARED, *OF_PATIENTS):
-            if "{of}" in pattern and not any(folder.glob(pattern.format(of=name))):
-                absent = folder / pattern.format(of=name)
-                raise StudyError(f"{absent}: no such file; expected every result of the run (`hccstudy run {folder}`)")
-        model = folder / "results/models" / name / "model.skops"
-        if file_digest(model) != sha256 or read_card(model.with_name("card.json"))["sha256"] != sha256:
-            raise StudyError(
-                f"{model}: is not the model of the run (SHA-256 {sha256[:12]}...); expected it, or a new run"
-            )
     return provenance
+
+
+def _check_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
+    for name, sha256 in hashes.items():
+        file = folder / name
+        if not file.is_file() or file_digest(file) != sha256:
+            raise StudyError(
+                f"{file}: is not the file of the run (SHA-256 {sha256[:12]}...); expected it, or a new run"
+            )
 
 
 def _chosen(folder: Path, provenance: Mapping[str, Any], patient_data: bool) -> dict[str, Path]:
     """Name in the crate -> file."""
-    patterns = {
-        pattern.format(of=name)
-        for pattern in ((*SHARED, *OF_PATIENTS) if patient_data else SHARED)
-        for name in provenance["models"]
-    }
-    found = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-    files = {file.relative_to(folder).as_posix(): file for file in found}
+    patterns = (*SHARED, *OF_PATIENTS) if patient_data else SHARED
+    names = [name for name in provenance["results"] if any(fnmatch.fnmatchcase(name, each) for each in patterns)]
+    files = {name: folder / name for name in (PROVENANCE, REPORT, *names)}
     if (folder / "config.yaml").is_file():
         files["config.yaml"] = folder / "config.yaml"
     for path, role in _inputs(provenance).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import fcntl
 import os
@@ -29,7 +30,7 @@ SLOW = 60  # seconds after which a scheduler counts as not there
 def find_profile(name: str) -> Path:
     """The folder of a profile: one of config/profiles by its name, or any with a config.yaml by its path."""
     known, given = PROFILES / name, Path(name).absolute()
-    for folder in (known, given):
+    for folder in (known, given) if name else ():
         if (folder / "config.yaml").is_file():
             return folder
     names = ", ".join(sorted(item.name for item in PROFILES.iterdir()))
@@ -42,13 +43,16 @@ def launch(profile: Path, arguments: Sequence[str], *, dry_run: bool) -> NoRetur
     A run asks the scheduler of the profile first whether it is there, and takes the lock of the study; a dry run needs neither.
     """
     run = uuid.uuid4().hex
+    options = read_profile(profile)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     # greedy: the other scheduler starts a solver for every choice of jobs, which writes to /tmp
     command += ["--workflow-profile", str(profile), "--scheduler", "greedy"]
     if dry_run:
         command.append("--dry-run")
     else:
-        check_scheduler(read_profile(profile), profile.name)
+        chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        chosen.add_argument("--executor", "-e", default=options.get("executor"))
+        check_scheduler(chosen.parse_known_args(arguments)[0].executor, profile, options)
         ahead = take_lock(run)
         if ahead:
             print(
@@ -67,27 +71,36 @@ def read_profile(folder: Path) -> dict[str, Any]:
     """The Snakemake options of a profile."""
     file = folder / "config.yaml"
     try:
-        options = yaml.safe_load(file.read_text("utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        options = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no date
         raise StudyError(f"{file}: not readable as YAML ({error}); expected Snakemake options") from error
-    if not isinstance(options, dict):
-        raise StudyError(f"{file}: holds {type(options).__name__}; expected Snakemake options, one a line: `jobs: 100`")
+    if not isinstance(options, dict) or not options:
+        found = type(options).__name__ if options else "nothing"
+        raise StudyError(f"{file}: holds {found}; expected Snakemake options, one a line: `jobs: 100`")
     return options
 
 
-def check_scheduler(profile: Mapping[str, Any], name: str) -> None:
-    """StudyError where a cluster's commands are not there, or Slurm does not answer: a run would hang, or lose every job."""
-    executor = profile.get("executor", "local")
-    generic = str(profile.get("cluster-generic-cancel-cmd", "")).split()[:1]  # who has qdel has qsub and qstat
-    needed = {"slurm": ["sbatch", "squeue"], "lsf": ["bsub", "bjobs"], "cluster-generic": generic}
+def check_scheduler(executor: str | None, profile: Path, options: Mapping[str, Any]) -> None:
+    """StudyError where a cluster's commands are not there, or Slurm does not answer: a run would hang, or lose every job.
+
+    `options` are those of the folder `profile`.
+    """
+    name, cancel = profile.name, options.get("cluster-generic-cancel-cmd") or ""  # who has qdel has qsub and qstat
+    generic = Path(
+        os.path.expandvars(str(cancel))
+    ).expanduser()  # as Snakemake reads it, which looks into the profile too
+    generics = [] if (profile / generic).exists() else [str(generic)]
+    needed = {"slurm": ["sbatch", "squeue"], "lsf": ["bsub", "bjobs"], "cluster-generic": generics}
     expected = "a node that submits jobs, with the scheduler's commands in PATH (docs/clusters.md)"
-    for command in needed.get(executor, []):
+    for command in needed.get(str(executor), []):
         if not shutil.which(command):
             raise StudyError(f"profile {name}: no command {command} here; expected {expected}")
     if executor != "slurm":
         return
     try:
-        asked = subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True, timeout=SLOW)
+        asked = subprocess.run(
+            ["squeue", "--noheader", f"--user={os.getuid()}"], capture_output=True, text=True, timeout=SLOW
+        )
         said = asked.stderr.strip().rsplit("\n", 1)[-1].removeprefix("squeue: ") if asked.returncode else None
     except subprocess.TimeoutExpired:
         said = f"nothing in {SLOW} s"

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -134,11 +135,16 @@ class Progress:
             parts.append(f"about {_duration(left)} left")
         return " · ".join(parts)
 
-    def end(self, now: float) -> str:
-        """The last words of a run: whether it came to its end, who was lost, and where to read on."""
+    def end(self, now: float, *, told: bool) -> str:
+        """The last words of a run: whether it came to its end, who was lost, and where to read on.
+
+        `told`: something was said to have gone wrong.
+        """
         if self.interrupted:
             return "interrupted; what is done stays done: run again to go on"
         if sum(self.finished.values()) < sum(self.planned.values()):
+            if not told:
+                return "stopped from outside; what is done stays done: run again to go on"
             return "not finished: what went wrong is said above; run again once it is mended, what is done stays done"
         words = [f"finished in {_duration(now - self.began)}"]
         if (
@@ -189,6 +195,8 @@ class LogHandler(LogHandlerBase):
         self.progress = Progress(time.time())
         self.stream = sys.stderr
         self.terminal = self.stream.isatty()
+        # asked for no progress, Snakemake tells of no finished job either
+        self.silent = Quietness.PROGRESS in (self.common_settings.quiet or ())
         self.shown = ""
         self.told: set[str] = set()
         self.stopped = threading.Event()
@@ -206,7 +214,7 @@ class LogHandler(LogHandlerBase):
         if event == LogEvent.RUN_INFO:
             self.progress.planned = Counter({name: n for name, n in details.stats.items() if name != "total"})
             self._write(record.getMessage())
-            if not self.clock.is_alive():
+            if not self.clock.is_alive() and not self.silent:
                 self.clock.start()
         elif event is None and record.getMessage().startswith(INTERRUPTED):
             self.progress.interrupted = True
@@ -281,7 +289,7 @@ class LogHandler(LogHandlerBase):
             self._show()
             if self.terminal:
                 self._write("")
-            self._write(self.progress.end(time.time()))
+            self._write(self.progress.end(time.time(), told=bool(self.told)))
         super().close()
 
 

@@ -1,4 +1,4 @@
-"""What made the results: versions, configuration, code revision, and the hashes of what went in and of the models."""
+"""What made the results: versions, configuration, code revision, and the hashes of what went in and came out."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def record_provenance(
     inputs: dict[str, str],
     tables: list[str],
     acquisition: str | None = None,
-    cards: list[str],
+    results: list[str],
     provenance: str,
 ) -> None:
-    """Write versions, the whole configuration and its SHA-256, and the SHA-256 of inputs, images and models.
+    """Write versions, the whole configuration and its SHA-256, and the SHA-256 of inputs, images and results.
 
     `inputs` are the small files of the study (`input_digests`), `tables` those of features that were extracted outside it
     (a study with images has none), `acquisition` the table of its series, whose image and mask hashes become one digest,
-    `cards` those of the models. `current` is the environment of this run, `environments` holds those of earlier
+    `results` what the report is made of. `current` is the environment of this run, `environments` holds those of earlier
     runs too: where it has several, parts of the results may be of any of them.
     """
     content: dict[str, Any] = {
@@ -104,7 +104,7 @@ def record_provenance(
         "inputs": inputs,
         "feature_tables": {path: file_digest(path) for path in tables},
         "images": _images(acquisition) if acquisition else {},
-        "models": {f"{card['endpoint']}/{card['model']}": card["sha256"] for card in map(read_json, cards)},
+        "results": {path: file_digest(path) for path in results},
     }
     write_json(content, provenance)
 

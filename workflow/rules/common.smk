@@ -219,12 +219,12 @@ def reported_figures(names, category):
     return figure_files(names, ["pdf", "svg"]) + shown
 
 
-def every_result(wildcards):
-    """What the rules make and nothing deletes."""
+def results_of(makers):
+    """What rules make and nothing deletes."""
     found = []
-    for made in workflow.rules:
-        batches = REPEATED if made.name == "measure_repeats" else BATCHES
-        for output in made.output:
+    for maker in makers:
+        batches = REPEATED if maker.name == "measure_repeats" else BATCHES
+        for output in maker.output:
             pattern = strip_wildcard_constraints(str(output))
             if is_flagged(output, "temp"):
                 continue
@@ -233,6 +233,20 @@ def every_result(wildcards):
             else:
                 found += expand(pattern, batch=batches, endpoint=ENDPOINTS)
     return sorted(set(found))
+
+
+def every_result(wildcards):
+    return results_of(workflow.rules)
+
+
+def reported_results(wildcards):
+    """The results that the report goes back to: those of the whole study, not of a batch of its patients."""
+    last = ("record_provenance", "write_report")
+    return results_of(
+        maker
+        for maker in workflow.rules
+        if maker.name not in last and "batch" not in maker.wildcard_names
+    )
 
 
 ALL_FIGURES = [name for names in FIGURES.values() for name in names]

@@ -26,6 +26,10 @@ rule import_images:
         "../stage.py"
 
 
+localrules:
+    collect_acquisition,
+
+
 rule collect_acquisition:
     input:
         tables=expand("results/imports/acquisition/{batch}.tsv", batch=BATCHES),

@@ -10,7 +10,7 @@ rule record_provenance:
     input:
         **ACQUISITION,
         tables=features_files(),
-        cards=of_pairs("results/models/{endpoint}/{model}/card.json"),
+        results=reported_results,
     output:
         provenance="results/provenance.json",
     log:

@@ -280,15 +280,15 @@ def test_every_result_is_either_shared_or_of_patients_or_work(study):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda s: _touch(s / "results/models/mvi/radiomics/model.skops"), "model.skops: is not the file of the run"),
-        (lambda s: _touch(s / "plain.yaml"), "plain.yaml: is not the file of the run"),
-        (lambda s: _touch(s / "patients.tsv"), "patients.tsv: is not the file of the run"),
+        (lambda s: _touch(s / "results/models/mvi/radiomics/model.skops"), "model.skops: has changed since the run"),
+        (lambda s: _touch(s / "plain.yaml"), "plain.yaml: has changed since the run"),
+        (lambda s: _touch(s / "patients.tsv"), "patients.tsv: has changed since the run"),
         (lambda s: small_study.configure(s, validation={"bootstrap": 60}), "config.yaml: has changed since the run"),
         (lambda s: (s / "results/report/index.html").unlink(), "expected a study whose run has ended"),
-        (lambda s: _edit(s / "results/models/mvi/clinical/card.json"), "card.json: is not the file of the run"),
+        (lambda s: _edit(s / "results/models/mvi/clinical/card.json"), "card.json: has changed since the run"),
         (
             lambda s: (s / "results/validation/mvi/clinical/metrics.tsv").unlink(),
-            "validation/mvi/clinical/metrics.tsv: is not the file of the run",
+            "validation/mvi/clinical/metrics.tsv: no such file; expected that of the run",
         ),
     ],
 )

@@ -129,9 +129,8 @@ def _check_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
     for name, sha256 in hashes.items():
         file = folder / name
         if not file.is_file() or file_digest(file) != sha256:
-            raise StudyError(
-                f"{file}: is not the file of the run (SHA-256 {sha256[:12]}...); expected it, or a new run"
-            )
+            found = "has changed since the run" if file.is_file() else "no such file"
+            raise StudyError(f"{file}: {found}; expected that of the run (SHA-256 {sha256[:12]}...), or a new run")
 
 
 def _chosen(folder: Path, provenance: Mapping[str, Any], patient_data: bool) -> dict[str, Path]:

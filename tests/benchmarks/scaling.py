@@ -13,6 +13,7 @@ Snakefile, all of its rules, its tables, models and report. `--slurm` starts the
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,13 @@ WAYS = [  # name, patients in a batch, patients measured, further options
     ("a batch of 200, its rules in one submission", 200, 200, []),
     ("a batch of 1,000, its rules in one submission", 1000, 1000, []),
 ]
+# A command counts as its own what the process that starts it holds, so a small one does: status, CPU seconds, kB.
+WATCH = """
+import json, os, sys
+_, status, usage = os.wait4(os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ), 0)
+with open(sys.argv[1], "w") as file:
+    json.dump([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss], file)
+"""
 PARAMETERS = "setting: {binWidth: 25}\nimageType: {Original: {}}\nfeatureClass: {firstorder: }\n"
 
 
@@ -133,15 +140,15 @@ def configure(folder: Path, changes: Mapping[str, object] | None = None, **cohor
 def hccstudy(folder: Path, *arguments: str) -> Cost:
     """`hccstudy run FOLDER ...`; SystemExit where it fails."""
     command = [str(Path(sys.executable).with_name("hccstudy")), "run", str(folder), *arguments]
-    started = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        output.seek(0)
-        text = output.read().decode()
+    with tempfile.NamedTemporaryFile() as usage:
+        watched = [sys.executable, "-S", "-c", WATCH, usage.name, *command]
+        started = time.monotonic()
+        done = subprocess.run(watched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+        seconds = time.monotonic() - started
+        status, cpu, peak = json.load(usage)
     if status:
-        raise SystemExit(text[-3000:])
-    return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)
+        raise SystemExit(done.stdout[-3000:])
+    return Cost(seconds, cpu, peak / 1024, done.stdout)
 
 
 def disk_mb(folder: Path) -> float:
@@ -190,10 +197,7 @@ def memory(slices: list[int], place: Path) -> str:
         folder = place / f"scale-memory-{count}"
         shutil.rmtree(folder, ignore_errors=True)
         make_cohort(folder, 60)
-        # by a process of its own: a command that is started counts what its parent holds as its own memory
-        maker = get_context("spawn").Process(target=_make_large, args=(folder, count))
-        maker.start()
-        maker.join()
+        _make_large(folder, count)
         table = pd.read_csv(folder / "images.tsv", sep="\t")
         table.loc[0, ["image", "mask"]] = ["images/large.nii", "images/large_mask.nii"]
         table.to_csv(folder / "images.tsv", sep="\t", index=False)

@@ -2,8 +2,7 @@
 
 `install(folder, kind)` makes a folder of commands for PATH. A submitted job really runs, in the background, with the
 working directory and environment that the scheduler would give it. State is in `folder/state`: `submissions` (a line of
-arguments each), and per job its log, process group and exit status. Where `folder/state/kill` is there, the first job is
-killed after as many seconds as it says, as for its time.
+arguments each), and per job its log, process group and exit status. `end` kills a job, as for its time.
 """
 
 from __future__ import annotations
@@ -24,13 +23,11 @@ FLAGS = {"pbs": {"-V"}, "sge": {"-V", "-terse"}, "lsf": set()}  # options withou
 KILLED = 271  # 256 + SIGTERM, as PBS tells it
 
 
-def install(folder: Path, kind: str, kill_after: float | None = None) -> dict[str, str]:
+def install(folder: Path, kind: str) -> dict[str, str]:
     """Make the commands and return the environment in which they are found."""
     state, commands = folder / "state", folder / "bin"
     state.mkdir(parents=True)
     commands.mkdir()
-    if kill_after is not None:
-        (state / "kill").write_text(str(kill_after))
     for name in COMMANDS[kind]:
         (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {state} {kind} {name} "$@"\n')
         (commands / name).chmod(0o755)
@@ -52,7 +49,7 @@ def main(state: Path, kind: str, name: str, arguments: list[str]) -> None:
         submit(state, kind, arguments)
     elif name in ("qdel", "bkill"):
         for job in arguments:
-            end(state, job.split(".")[0])
+            end(state.parent, job.split(".")[0])
     elif name == "badmin":
         print(f"Configuration\n  LSB_SHAREDIR = {state}\n  LSF_CONFDIR = {state}/conf\n  LSF_UNIT_FOR_LIMITS = MB")
     elif name == "lsclusters":
@@ -74,15 +71,13 @@ def submit(state: Path, kind: str, arguments: list[str]) -> None:
         sys.exit(f"qsub: no folder {options['-o']}")
     whole = kind == "lsf" or "-V" in options
     env = dict(os.environ) if whole else {key: os.environ[key] for key in ("HOME", "USER") if key in os.environ}
-    kill = state / "kill"
-    limit = f"timeout -s KILL {kill.read_text()} " if kill.exists() and job == "1" else ""
     (state / f"{job}.sh").write_text(command)
     with (state / f"{job}.log").open("w") as log:
         process = subprocess.Popen(
             [
                 "sh",
                 "-c",
-                f"{limit}bash {state}/{job}.sh; echo $? > {state}/{job}.new; mv {state}/{job}.new {state}/{job}.exit",
+                f"bash {state}/{job}.sh; echo $? > {state}/{job}.new; mv {state}/{job}.new {state}/{job}.exit",
             ],
             cwd=options.get("-cwd", os.environ["HOME"]),
             env=env,
@@ -95,7 +90,9 @@ def submit(state: Path, kind: str, arguments: list[str]) -> None:
     print({"pbs": f"{job}.fake", "sge": job, "lsf": f"Job <{job}> is submitted to queue <normal>."}[kind])
 
 
-def end(state: Path, job: str) -> None:
+def end(folder: Path, job: str) -> None:
+    """SIGKILL to all processes of a job."""
+    state = folder / "state"
     os.killpg(int((state / f"{job}.group").read_text()), signal.SIGKILL)
     (state / f"{job}.exit").write_text(str(KILLED))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 
 import pandas as pd
 import pytest
 import yaml
 
 from conftest import REPOSITORY
-from fake_scheduler import install, submissions
+from fake_scheduler import end, install, submissions
 from hccstudy.tables import read_table
 from small_study import OVERLAY, command, configure, jobs, make_study, run
 
@@ -66,11 +67,16 @@ def test_every_profile_plans_the_small_study_and_groups_the_stages_of_a_batch(sm
 def test_a_run_by_stand_ins_of_the_schedulers_commands_has_the_features_of_a_local_run(small, local, tmp_path, name):
     """Each batch is one submission; the first is killed in the middle and comes again with twice the memory and time."""
     folder = shutil.copytree(small, tmp_path / "study")
-    env = install(tmp_path / "scheduler", name, kill_after=8)
-    done = subprocess.run(
-        command(folder, "--profile", name, *QUICK, "--target", "features"), env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    env = install(tmp_path / "scheduler", name)
+    log = tmp_path / "log"
+    with log.open("w") as handle:
+        words = command(folder, "--profile", name, *QUICK, "--target", "features")
+        process = subprocess.Popen(words, env=env, stdout=handle, stderr=subprocess.STDOUT)
+        while not any(folder.glob("results/imports/images/*/done.json.gz")):
+            assert process.poll() is None, log.read_text()[-4000:]
+            time.sleep(0.02)
+        end(tmp_path / "scheduler", "1")
+        assert process.wait() == 0, log.read_text()[-4000:]
     ours, theirs = (read_table(place / "results/features/features.parquet") for place in (folder, local))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
     ledger = "results/ledger/ledger.tsv"
